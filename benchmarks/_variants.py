@@ -1,0 +1,173 @@
+"""The variants of `encoder.py`: what each one runs, and how its time is split by stage.
+
+All call ``generate(max_new_tokens=1)`` on tensors that are ready on the device. Stages, in milliseconds:
+
+``encoder``
+    vision tower: patch embedding and layers, attention maps included where a variant makes them.
+``received``
+    attention received at the last merge layer. Ours: computed from the layer's queries and keys. Published:
+    only the mean over maps that the encoder made and merged. Compare ``encoder`` and ``received`` together.
+``merging``
+    frame similarity, segmentation, plan, and applying it to hidden states and attention; refined segments.
+``projection``
+    projector and pooling of features (and of attention).
+``selection``
+    choosing and gathering tokens.
+``assembly``
+    building the language model's input embeddings.
+``prefill``
+    from the language model's first layer to the first token.
+``rest``
+    everything else of the time to first token: host work of ``generate``, copying the prompt.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from _harness import Outcome, StageClock, Variant
+from earlytom import compress
+from earlytom.methods.base import Method
+from reference.published_earlytom import PublishedSettings, published_generate
+
+STAGES = ("encoder", "received", "merging", "projection", "selection", "assembly", "prefill", "rest")
+_ONE_TOKEN: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False}
+
+
+def vanilla(model: Any, inputs: dict[str, Tensor]) -> Variant:
+    """The stock model with its fast attention."""
+
+    def call() -> StageClock:
+        clock = StageClock(model.device)
+        with _vanilla_stages(model, clock), _prefill_stage(model, clock):
+            model.generate(**inputs, **_ONE_TOKEN)
+        return clock
+
+    def read(clock: StageClock) -> Outcome:
+        frames = inputs["pixel_values_videos"].shape[1]
+        return clock.milliseconds(), _details(model, inputs, frames, [], [], _placeholders(model, inputs) - 1)
+
+    return Variant(call, read)
+
+
+def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
+    """Our path with a method, as a user runs it."""
+
+    def call() -> tuple[StageClock, Any]:
+        clock = StageClock(model.device)
+        with _prefill_stage(model, clock), compress(model, method) as trace:
+            model.generate(**inputs, **_ONE_TOKEN)
+        return clock, trace
+
+    def read(result: tuple[StageClock, Any]) -> Outcome:
+        clock, trace = result
+        stages = trace.last.milliseconds | clock.milliseconds()
+        stages["received"] = stages.pop("attention", 0.0)
+        del stages["ttft"]  # the harness takes it, for all variants alike
+        stages["encoder"] -= stages.get("merging", 0.0) + stages["received"]
+        video = trace.videos[0]
+        layers, left = [merge.layer for merge in video.merges], [merge.frames_after for merge in video.merges]
+        details = _details(model, inputs, video.grid.frames, layers, left, video.tokens)
+        thresholds = [round(float(str(merge.details["tau_seg"])), 4) for merge in video.merges]
+        return stages, details | {"method": trace.method, "tau_seg": thresholds}
+
+    return Variant(call, read)
+
+
+def published(model: Any, inputs: dict[str, Tensor], settings: PublishedSettings) -> Variant:
+    """The method as published, see ``tests/reference/published_earlytom.py``."""
+
+    def call() -> tuple[StageClock, Any]:
+        clock = StageClock(model.device)
+        with _prefill_stage(model, clock):
+            _, visual = published_generate(model, inputs, settings, clock, **_ONE_TOKEN)
+        return clock, visual
+
+    def read(result: tuple[StageClock, Any]) -> Outcome:
+        clock, visual = result
+        frames = inputs["pixel_values_videos"].shape[1]
+        left, tokens = list(visual.frames_after), visual.tokens.shape[0] - 1
+        details = _details(model, inputs, frames, list(settings.merge_layers), left, tokens)
+        return clock.milliseconds(), details | {"method": f"published {settings}"}
+
+    return Variant(call, read)
+
+
+def _details(
+    model: Any, inputs: dict[str, Tensor], frames: int, layers: list[int], left: list[int], tokens: int
+) -> dict[str, object]:
+    """Frames after each merge layer, the share of frame-layers that the encoder ran, and visual tokens kept."""
+    depth = len(model.model.vision_tower.encoder.layers)
+    boundaries = [-1, *layers, depth - 1]
+    ran = sum(
+        count * (end - start)
+        for count, start, end in zip([frames, *left], boundaries[:-1], boundaries[1:], strict=True)
+    )
+    return {
+        "frames": frames,
+        "frames_after_merge_layers": dict(zip(map(str, layers), left, strict=True)),
+        "encoder_share": round(ran / (frames * depth), 4),
+        "visual_tokens": tokens,
+        "visual_tokens_uncompressed": _placeholders(model, inputs) - 1,
+    }
+
+
+def _placeholders(model: Any, inputs: dict[str, Tensor]) -> int:
+    return int((inputs["input_ids"] == model.config.video_token_id).sum())
+
+
+@contextmanager
+def _prefill_stage(model: Any, clock: StageClock) -> Iterator[None]:
+    """Time from the language model's start to the end of the block, which holds one ``generate`` of one token."""
+    language = model.model.language_model
+
+    def start(*_: object) -> None:
+        clock.end("assembly")
+        clock.begin("prefill")
+
+    handle = language.register_forward_pre_hook(start)
+    try:
+        yield
+        clock.end("prefill")
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _vanilla_stages(model: Any, clock: StageClock) -> Iterator[None]:
+    """Hooks on the stock model's parts; ``apply_pooling`` is no module and is shadowed on the instance."""
+    inner = model.model
+    pool = inner.apply_pooling
+
+    @functools.wraps(pool)
+    def timed_pooling(*args: Any, **kwargs: Any) -> Any:
+        pooled = pool(*args, **kwargs)
+        clock.end("projection")
+        clock.begin("assembly")
+        return pooled
+
+    handles = [
+        inner.vision_tower.register_forward_pre_hook(lambda *_: clock.begin("encoder")),
+        inner.vision_tower.register_forward_hook(lambda *_: clock.end("encoder")),
+        inner.multi_modal_projector.register_forward_pre_hook(lambda *_: clock.begin("projection")),
+    ]
+    inner.__dict__["apply_pooling"] = timed_pooling
+    try:
+        yield
+    finally:
+        del inner.__dict__["apply_pooling"]
+        for handle in handles:
+            handle.remove()
+
+
+def check_finite(model: Any, inputs: dict[str, Tensor]) -> bool:
+    """Whether the random weights give finite logits at this size and dtype."""
+    with torch.no_grad():
+        output = model.generate(**inputs, **_ONE_TOKEN, output_logits=True, return_dict_in_generate=True)
+    return bool(output.logits[0].isfinite().all())

@@ -1,0 +1,96 @@
+"""The console script: commands, ``--version``, ``--debug``, and what errors look like."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import earlytom
+from earlytom.cli import ask, demo, doctor, inspect, methods, models
+from earlytom.cli.display import fail
+from earlytom.errors import EarlyTomError
+
+__all__ = ["app", "main"]
+
+_HELP = "\n\n".join(
+    (
+        "Sooner answers from video LLMs: visual token compression without training, on stock Hugging Face models.",
+        "Start with [bold]earlytom demo[/bold]. Without [bold]--model[/bold], commands use the small test model that "
+        "comes along; it knows generated scenes only.",
+        "Answers, tables and JSON go to stdout; progress, notes and errors to stderr.",
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+    )
+)
+
+
+class _Commands(TyperGroup):
+    """Turns the package's errors into one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EarlyTomError as error:
+            message = str(error)
+            cause: Exception = error
+        except Exception as error:
+            # torch is not imported here, so its error is told by its name.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            message = "the GPU's memory is full; use fewer --frames, a lower --dtype, or --device cpu"
+            cause = error
+        if ctx.params.get("debug"):
+            traceback.print_exception(cause, file=sys.stderr)
+        fail(message)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    name="earlytom",
+    cls=_Commands,
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"earlytom {earlytom.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, too.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def _add_command(command: Callable[..., None]) -> None:
+    """Add a command under its function's name; its docstring is the help."""
+    # Typer would break the terminal's lines where the source's lines end.
+    paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(
+        paragraph if paragraph.startswith(" ") else " ".join(paragraph.split()) for paragraph in paragraphs
+    )
+    app.command(command.__name__, help=text)(command)
+
+
+for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, doctor.doctor):
+    _add_command(_command)
+
+
+def main() -> None:
+    """Entry point of the ``earlytom`` command."""
+    app()

@@ -1,0 +1,85 @@
+"""What goes to the terminal: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["cell", "fail", "note", "on_terminal", "output", "print_json", "progress", "status", "table", "timing"]
+
+# Lines of a pipe or a file need not end where those of an 80-column terminal do.
+_PIPE_WIDTH = 120
+
+
+def output() -> Console:
+    """Where results go."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def _messages() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches stderr."""
+    return sys.stderr.isatty()
+
+
+def fail(message: str) -> None:
+    """Print an error as one line."""
+    _messages().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Print a note."""
+    _messages().print(Text("note: ", style="bold yellow") + Text(message), soft_wrap=True)
+
+
+def timing(message: str) -> None:
+    """Print what something cost, beside the result."""
+    _messages().print(Text(message, style="dim"), soft_wrap=True)
+
+
+def status(message: str) -> AbstractContextManager[object]:
+    """A spinner while something runs; nothing when nobody watches."""
+    return _messages().status(message) if on_terminal() else nullcontext()
+
+
+def progress() -> Progress:
+    """A bar for work of known length; nothing when nobody watches."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=_messages(),
+        transient=True,
+        disable=not on_terminal(),
+    )
+
+
+def table(columns: Sequence[str], *, title: str | None = None, right: Sequence[str] = ()) -> Table:
+    """An empty table; the columns named in ``right`` hold numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        made.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def cell(value: object, style: str = "") -> Text:
+    """A cell whose text is shown as it is, brackets included."""
+    return Text(str(value), style=style)
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document, in ASCII, which every pipe can carry."""
+    # default=str: the knobs of other packages' methods may be anything.
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")

@@ -1,0 +1,169 @@
+"""``earlytom inspect``: what compression does to a video, as text and as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from earlytom.cli import options
+from earlytom.cli.display import cell, note, output, print_json, status, table
+from earlytom.cli.session import Session, describe_device, open_session
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from earlytom.trace import Trace, VideoTrace
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    video: options.VideoArgument,
+    question: Annotated[
+        str, typer.Option("--question", help="Question in the prompt; most methods do not look at it.")
+    ] = "What happens in the video?",
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write a picture (PNG): frames with dropped tokens dimmed, segments, attention heat map.",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.ModelOption = None,
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = options.DtypeName.auto,
+    attention: options.AttentionOption = None,
+    method: options.MethodOption = "earlytom",
+    retention: options.RetentionOption = None,
+    preset: options.PresetOption = None,
+    frames: options.FramesOption = None,
+    fps: options.FpsOption = None,
+    max_frames: options.MaxFramesOption = None,
+    decoder: options.DecoderOption = options.DecoderName.pyav,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show what a method does to a VIDEO: merged frames, segments, kept tokens.
+
+    Example:
+
+      earlytom inspect clip.mp4 --retention 0.1 --output clip.png
+    """
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
+    chosen = options.build_method(method, retention, preset)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder)
+    if picture is not None:
+        from earlytom.viz.inspect import check_matplotlib
+
+        check_matplotlib()
+    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    session = open_session(choice, clip)
+    for told in session.notes:
+        note(told)
+    with status("looking at the video"):
+        answer = session.qa.ask(session.video, question, method=chosen, max_new_tokens=1)
+    if picture is not None:
+        _draw(session, answer.trace, picture)
+    if as_json:
+        head = {"video": str(video), "model": model or "shipped", "device": describe_device(session.qa)}
+        kept = {"kept_tokens": _kept_by_frame(answer.trace.videos[0])}
+        print_json(head | answer.trace.to_dict() | kept | {"picture": picture and str(picture)})
+        return
+    _show(output(), answer.trace, picture)
+
+
+def _draw(session: Session, trace: Trace, path: Path) -> None:
+    from earlytom.viz.inspect import draw_clip, write_png
+
+    with status("drawing"):
+        title = f"{Path(session.video.source).name}   {trace.method}"
+        write_png(draw_clip(session.video.frames, trace.videos[0], title=title), path)
+
+
+def _show(console: Console, trace: Trace, picture: Path | None) -> None:
+    clip = trace.videos[0]
+    console.print(_describe_clip(clip.source))
+    console.print(f"Method: {trace.method}", soft_wrap=True)
+    if clip.stepped_aside:
+        console.print(f"Left uncompressed: {clip.stepped_aside}.")
+    if clip.merges:
+        console.print(_merge_table(clip))
+    console.print(_frame_table(clip))
+    kept, whole = clip.tokens, clip.grid.tokens
+    console.print(
+        f"Kept {kept} of {whole} visual tokens ({kept / whole:.1%}), budget {clip.budget}; "
+        f"{clip.grid.frames} frames -> {clip.frames_left}; "
+        f"{clip.grid.rows} x {clip.grid.columns} tokens a frame; prefill {trace.last.prefill_tokens} tokens."
+    )
+    for step in trace.last.language:
+        console.print(
+            f"Inside the language model, before layer {step.layer}: "
+            f"{sum(step.tokens_before)} -> {sum(step.tokens_after)} visual tokens, newline embeddings counted."
+        )
+    console.print(f"Picture: {picture}" if picture else "Picture: none; --output FILE.png draws one.", soft_wrap=True)
+
+
+def _describe_clip(source: Mapping[str, object]) -> str:
+    indices = cast("list[int]", source["frame_indices"])
+    rate = source["source_fps"]
+    clock = f" at {cast(float, rate):.4g} frames a second" if rate else ""
+    return (
+        f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}\n"
+        f"{len(indices)} frames sampled: {', '.join(map(str, indices))}"
+    )
+
+
+def _merge_table(clip: VideoTrace) -> Any:
+    made = table(["after layer", "frames", "tau_seg", "segments (of the frames before)"], title="Frame merging")
+    for merge in clip.merges:
+        threshold = merge.details.get("tau_seg")
+        made.add_row(
+            cell(merge.layer),
+            cell(f"{merge.frames_before} -> {merge.frames_after}"),
+            cell(f"{threshold:.3f}" if isinstance(threshold, float | int) else "-"),
+            cell(_spans(merge.details.get("segments"))),
+        )
+    return made
+
+
+def _spans(segments: object) -> str:
+    """Segments as text, ``0-4  5  6-9``."""
+    if not isinstance(segments, list | tuple) or not segments:
+        return "-"
+    return "  ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in segments)
+
+
+def _frame_table(clip: VideoTrace) -> Any:
+    columns = ["frame", "made of (sampled frames, from 0)", "segment", "kind", "kept tokens"]
+    made = table(columns, title="Frames that are left", right=("frame", "segment", "kept tokens"))
+    segments = cast("list[tuple[int, int]]", clip.details.get("segments") or [])
+    dynamic = cast("list[bool]", clip.details.get("dynamic") or [])
+    kept = Counter(frame for frame, _ in clip.kept_tokens())
+    last_segment = None
+    for frame, sources in enumerate(clip.sources()):
+        segment = next((number for number, (low, high) in enumerate(segments) if low <= frame <= high), None)
+        if last_segment is not None and segment != last_segment:
+            made.add_section()
+        last_segment = segment
+        made.add_row(
+            cell(frame),
+            cell(", ".join(map(str, sources))),
+            cell("-" if segment is None else segment),
+            cell(("dynamic" if dynamic[frame] else "static") if dynamic else "-"),
+            cell(kept[frame]),
+        )
+    return made
+
+
+def _kept_by_frame(clip: VideoTrace) -> list[list[int]]:
+    """For each frame that is left its kept tokens, in raster order."""
+    kept: list[list[int]] = [[] for _ in range(clip.frames_left)]
+    for frame, token in clip.kept_tokens():
+        kept[frame].append(token)
+    return kept

@@ -1,0 +1,124 @@
+"""``earlytom methods``: what can compress, and with which options."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earlytom.cli.display import cell, output, print_json, table
+from earlytom.cli.options import JsonOption
+from earlytom.methods import find_method, method_names
+from earlytom.methods.presets import PRESETS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from earlytom.methods.base import Method
+
+__all__ = ["describe_method", "methods"]
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show one method with all its options.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the compression methods, their options and the paper's presets.
+
+    Methods are written as name:option=value,option=value, for example
+    earlytom:retention=0.1,merge_layers=6/14/20,inner_merging=true.
+    """
+    described = [describe_method(find_method(known)) for known in ([name] if name else method_names())]
+    if as_json:
+        print_json(described[0] if name else described)
+        return
+    console = output()
+    if name:
+        _show_one(console, described[0])
+    else:
+        _show_all(console, described)
+
+
+def describe_method(method: type[Method]) -> dict[str, Any]:
+    """A method as plain data: name, summary, paper, options, presets."""
+    meanings = _attribute_docs(method)
+    fields = dataclasses.fields(method)
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "paper": method.paper,
+        "options": [
+            {
+                "name": field.name,
+                "type": field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type)),
+                "default": None if field.default is dataclasses.MISSING else field.default,
+                "help": meanings.get(field.name, ""),
+            }
+            for field in fields
+        ],
+        "presets": _presets() if any(field.name == "preset" for field in fields) else {},
+    }
+
+
+def _presets() -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        name: {
+            str(retention): {"tau_seg": preset.tau_seg, "merge_layers": list(preset.merge_layers)}
+            for retention, preset in rows.items()
+        }
+        for name, rows in PRESETS.items()
+    }
+
+
+def _attribute_docs(method: type[Method]) -> dict[str, str]:
+    """Name -> meaning, from the ``Attributes:`` section of the class and of those it inherits from."""
+    meanings: dict[str, str] = {}
+    for base in reversed(method.__mro__):
+        _, found, rest = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        section = re.split(r"\n(?=\S)", rest)[0] if found else ""
+        for entry in re.split(r"\n(?= {4}\w)", "\n" + section):
+            option, separator, meaning = entry.strip().partition(":")
+            if separator:
+                meanings[option] = " ".join(meaning.replace("``", "").replace("`", "").split())
+    return meanings
+
+
+def _default(option: dict[str, Any]) -> str:
+    value = option["default"]
+    if value is None:
+        return "auto"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show_all(console: Console, described: list[dict[str, Any]]) -> None:
+    made = table(["method", "what it does", "options and defaults"], title="Compression methods")
+    for method in described:
+        summary = f"{method['summary']} [{method['paper']}]" if method["paper"] else method["summary"]
+        listed = "\n".join(f"{option['name']}={_default(option)}" for option in method["options"])
+        made.add_row(cell(method["name"], "bold"), cell(summary), cell(listed))
+    console.print(made)
+    presets = {name for method in described for name in method["presets"]}
+    if presets:
+        console.print(f"Presets: {', '.join(name for name in PRESETS if name in presets)}")
+    console.print("'earlytom methods NAME' explains the options of one method. Use: --method NAME:option=value,...")
+
+
+def _show_one(console: Console, method: dict[str, Any]) -> None:
+    console.print(f"{method['name']}: {method['summary']}" + (f" [{method['paper']}]" if method["paper"] else ""))
+    made = table(["option", "type", "default", "meaning"], title="Options")
+    for option in method["options"]:
+        made.add_row(cell(option["name"], "bold"), cell(option["type"]), cell(_default(option)), cell(option["help"]))
+    console.print(made)
+    if not method["presets"]:
+        return
+    made = table(["preset", "retention", "tau_seg", "merge layers (of 26)"], title="Presets", right=("retention",))
+    for name, rows in method["presets"].items():
+        for retention, row in rows.items():
+            layers = "/".join(map(str, row["merge_layers"]))
+            made.add_row(cell(name, "bold"), cell(retention), cell(row["tau_seg"]), cell(layers))
+    console.print(made)

@@ -1,0 +1,211 @@
+"""Options that several commands share, and the values they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from earlytom.methods import parse_method
+
+if TYPE_CHECKING:
+    from earlytom.methods.base import Method
+    from earlytom.video import Decoder, Sampling
+
+__all__ = ["Clip", "DecoderName", "DtypeName", "ModelChoice", "build_method", "choose_clip"]
+
+
+class DtypeName(StrEnum):
+    """Floating-point types that a model can be loaded in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class DecoderName(StrEnum):
+    """Video decoders."""
+
+    pyav = "pyav"
+    torchcodec = "torchcodec"
+
+
+_MODEL, _METHOD, _CLIP = "Model", "Method", "Video"
+
+VideoArgument = Annotated[
+    Path, typer.Argument(metavar="VIDEO", help="Video file (mp4, mkv, webm ...).", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Local folder or hub id of a checkpoint, such as llava-hf/llava-onevision-qwen2-7b-ov-hf. "
+        "Without it: the test model that comes with the package.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODEL)
+]
+DtypeOption = Annotated[
+    DtypeName,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="float32, bfloat16, float16, or auto: the checkpoint's on CUDA, float32 on CPU.",
+        rich_help_panel=_MODEL,
+    ),
+]
+AttentionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        metavar="NAME",
+        help="Attention implementation: sdpa, eager or flash_attention_2. Without it: transformers' own choice.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="METHOD",
+        help="Name and options, such as earlytom:tau_seg=0.5,merge_layers=6/14/20; "
+        "none is the plain model. 'earlytom methods' lists all.",
+        rich_help_panel=_METHOD,
+    ),
+]
+RetentionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--retention",
+        metavar="SHARE",
+        help="Share of the visual tokens that are kept, above 0 and at most 1. Without it: the method's.",
+        show_default=False,
+        rich_help_panel=_METHOD,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="The paper's settings for a benchmark, such as videomme. Without it: chosen from the clip.",
+        show_default=False,
+        rich_help_panel=_METHOD,
+    ),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        metavar="N",
+        min=1,
+        help="Frames to sample, evenly spread. Without it: the model's own number.",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
+FpsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        metavar="F",
+        help="Frames to sample per second, instead of --frames.",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
+MaxFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames", metavar="N", min=1, help="Limit for --fps.", show_default=False, rich_help_panel=_CLIP
+    ),
+]
+DecoderOption = Annotated[
+    DecoderName,
+    typer.Option("--decoder", metavar="NAME", help="pyav, or torchcodec where it is installed.", rich_help_panel=_CLIP),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model, and how it is loaded. ``path=None``: the shipped one."""
+
+    path: str | None = None
+    device: str = "auto"
+    dtype: DtypeName = DtypeName.auto
+    attention: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Which video, and which of its frames. ``sampling=None``: as many as the model likes."""
+
+    path: Path
+    sampling: Sampling | None
+    decoder: Decoder
+
+
+def choose_clip(
+    path: Path, frames: int | None, fps: float | None, max_frames: int | None, decoder: DecoderName
+) -> Clip:
+    """The clip that the options ask for.
+
+    Raises:
+        typer.BadParameter: options that exclude one another.
+        VideoError: a value is out of range.
+    """
+    from earlytom.video import Sampling
+
+    if frames is not None and fps is not None:
+        raise typer.BadParameter("cannot be given together with --frames", param_hint="'--fps'")
+    if max_frames is not None and fps is None:
+        raise typer.BadParameter("is a limit for --fps, which is missing", param_hint="'--max-frames'")
+    sampling = None
+    if fps is not None:
+        sampling = Sampling(fps=fps, max_frames=max_frames)
+    elif frames is not None:
+        sampling = Sampling(frames=frames)
+    return Clip(path=path, sampling=sampling, decoder=decoder.value)
+
+
+def build_method(text: str, retention: float | None = None, preset: str | None = None) -> Method:
+    """The method that ``--method``, ``--retention`` and ``--preset`` name together.
+
+    Raises:
+        typer.BadParameter: an option is given twice with different values.
+        MethodError: the method or an option is unknown, or a value is not allowed.
+    """
+    name, _, rest = text.strip().partition(":")
+    parts = (part.partition("=") for part in rest.split(","))
+    written = {key.strip(): value.strip() for key, separator, value in parts if separator}
+    pieces = [rest] if rest.strip() else []
+    for key, value in (("retention", retention), ("preset", preset)):
+        if value is None:
+            continue
+        if key not in written:
+            pieces.append(f"{key}={value}")
+        elif not _same(written[key], value):
+            raise typer.BadParameter(
+                f"{value} differs from {key}={written[key]} in --method {text}; give it once", param_hint=f"'--{key}'"
+            )
+    return parse_method(f"{name}:{','.join(pieces)}")
+
+
+def _same(written: str, value: float | str) -> bool:
+    if isinstance(value, str):
+        return written == value
+    try:
+        return float(written) == value
+    except ValueError:
+        return False

@@ -1,0 +1,89 @@
+"""A loaded model and a read video, with the honest words that go with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earlytom.cli.display import on_terminal, status
+from earlytom.errors import VideoError
+from earlytom.shipped import sample_videos, shipped_model
+
+if TYPE_CHECKING:
+    from earlytom.cli.options import Clip, ModelChoice
+    from earlytom.runtime.pipeline import VideoQA
+    from earlytom.video import Video
+
+__all__ = ["TTFT_SCOPE", "Session", "describe_device", "load_model", "open_session", "shipped_model_note"]
+
+TTFT_SCOPE = (
+    "TTFT runs from generate() with everything on the device to the first token on the host: vision encoder, "
+    "compression and prefill are in it, video decoding and preprocessing are not."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a command works with."""
+
+    qa: VideoQA
+    video: Video
+    notes: tuple[str, ...]
+
+
+def open_session(choice: ModelChoice, clip: Clip) -> Session:
+    """Load the model and read the video, once for all runs.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        VideoError: the video cannot be read.
+    """
+    # Loading takes up to minutes, so the most frequent slip is told first.
+    if not clip.path.exists():
+        raise VideoError(f"{clip.path}: no such file")
+    qa = load_model(choice)
+    with status(f"reading {clip.path.name}"):
+        video = qa.read(clip.path, clip.sampling, clip.decoder)
+    told = shipped_model_note(choice.path, clip.path)
+    return Session(qa=qa, video=video, notes=(told,) if told else ())
+
+
+def load_model(choice: ModelChoice) -> VideoQA:
+    """Load a model without a word, except where a download is to be watched.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    path = str(shipped_model()) if choice.path is None else choice.path
+    local = Path(path).exists()
+    with status(f"loading {Path(path).name}") if local else status(f"starting torch to load {path}"):
+        from transformers.utils import logging
+
+        from earlytom.runtime.pipeline import VideoQA
+
+        if local or not on_terminal():
+            logging.disable_progress_bar()
+            return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
+    # The hub's own bars show a download better than a spinner.
+    return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
+
+
+def describe_device(qa: VideoQA) -> str:
+    """Device, number type and attention of the model, such as ``cpu, float32, sdpa``."""
+    first = next(qa.model.parameters())
+    attention = getattr(qa.model.config, "_attn_implementation", None) or "unknown attention"
+    return f"{first.device}, {str(first.dtype).removeprefix('torch.')}, {attention}"
+
+
+def shipped_model_note(model: str | None, video: Path) -> str | None:
+    """What has to be said when the shipped model looks at a video that was not made for it."""
+    if model is not None and Path(model).resolve() != shipped_model().resolve():
+        return None
+    if video.resolve() in {sample.resolve() for sample in sample_videos()}:
+        return None
+    return (
+        "the model that comes with earlytom is a tiny test model. It only knows generated scenes with moving shapes; "
+        "its answers about other videos mean nothing. For a real answer: earlytom ask VIDEO QUESTION --model "
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf (or another LLaVA-OneVision checkpoint)."
+    )

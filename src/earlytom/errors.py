@@ -1,0 +1,32 @@
+"""Every error this package raises on purpose.
+
+::
+
+    EarlyTomError
+    ├── MethodError (ValueError)       unknown method, a knob out of range, a knob that does not fit the model
+    ├── ModelError (TypeError)         a model class that is not supported, a model in a state that cannot be compressed
+    ├── CompressionError (RuntimeError)  compression did not run where it was promised, or a budget was missed
+    └── VideoError (ValueError)        a video that is missing, empty, corrupt, truncated or has no picture
+"""
+
+__all__ = ["CompressionError", "EarlyTomError", "MethodError", "ModelError", "VideoError"]
+
+
+class EarlyTomError(Exception):
+    """Base class: catch this to catch everything this package raises on purpose."""
+
+
+class MethodError(EarlyTomError, ValueError):
+    """A method is unknown, or one of its knobs is out of range or does not fit the model at hand."""
+
+
+class ModelError(EarlyTomError, TypeError):
+    """A model class is not supported, or the model is in a state in which it cannot be compressed."""
+
+
+class CompressionError(EarlyTomError, RuntimeError):
+    """Compression did not run where it was promised, or the promised number of tokens was missed."""
+
+
+class VideoError(EarlyTomError, ValueError):
+    """A video cannot be read; the message names the source and the cause."""

@@ -1,0 +1,157 @@
+"""What a compression method is: knobs, and decisions on tensors. A method never sees a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from earlytom.errors import MethodError
+from earlytom.types import Decision, EncoderPlan, LanguagePlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earlytom.reduction import Reduction
+    from earlytom.types import FrameGrid, FrameStates, VisualTokens
+
+__all__ = ["Method", "check_choice", "check_count", "check_range", "check_switches"]
+
+
+def check_range(name: str, value: object, low: float, high: float, *, low_open: bool = False) -> None:
+    """Raise `MethodError` unless ``value`` is a number in [low, high] (``low_open``: (low, high])."""
+    numeric = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (numeric and low <= value <= high and not (low_open and value == low)):  # type: ignore[operator]
+        raise MethodError(f"{name} must be a number in {'(' if low_open else '['}{low}, {high}], got {value!r}")
+
+
+def check_count(name: str, value: object, low: int) -> None:
+    """Raise `MethodError` unless ``value`` is an integer of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise MethodError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def check_switches(method: object, *names: str, optional: tuple[str, ...] = ()) -> None:
+    """Raise `MethodError` unless each named knob is True or False (or ``None`` where ``optional``)."""
+    for name in (*names, *optional):
+        value = getattr(method, name)
+        if not isinstance(value, bool) and not (value is None and name in optional):
+            raise MethodError(f"{name} must be True or False{' or None' if name in optional else ''}, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise `MethodError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise MethodError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods; every hook is optional, and a method with none of them leaves the model as it is.
+
+    Attributes:
+        retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
+
+    Raises:
+        MethodError: ``retention`` is out of range.
+    """
+
+    retention: float = 1.0
+
+    name: ClassVar[str] = "method"
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_range("retention", self.retention, 0.0, 1.0, low_open=True)
+
+    @property
+    def exact_budget(self) -> bool:
+        """Whether `select_tokens` always keeps exactly `budget` tokens."""
+        return True
+
+    def steps_aside(self, grid: FrameGrid) -> str | None:
+        """Why a clip of this shape is left alone, or ``None`` when it is compressed."""
+        return None
+
+    def budget(self, grid: FrameGrid) -> int:
+        """Visual tokens that the language model gets for a clip; from shapes alone, before the encoder runs."""
+        from earlytom.ops.budget import token_budget
+
+        return grid.tokens if self.steps_aside(grid) else token_budget(self.retention, grid.tokens)
+
+    def encoder_plan(self, depth: int) -> EncoderPlan:
+        """What is wanted from a vision encoder of ``depth`` layers. Raises `MethodError` for layers it lacks."""
+        return EncoderPlan()
+
+    def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
+        """Merge frames after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
+        return Decision()
+
+    def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
+        """Reduce the N * P pooled tokens of a clip, flattened in temporal and raster order."""
+        return Decision()
+
+    def llm_plan(self, depth: int) -> LanguagePlan:
+        """What is wanted from a language model of ``depth`` layers. Raises `MethodError` for layers it lacks."""
+        return LanguagePlan()
+
+    def reduce_in_llm(self, hidden: Tensor, attention: Tensor, layer: int) -> Reduction | None:
+        """Reduce the [V, D] visual hidden states entering ``layer``, given the [V] attention of the last query."""
+        return None
+
+    def describe(self) -> str:
+        """The method in the grammar of `earlytom.methods.parse_method`, knobs that differ from the default only."""
+        changed = [
+            f"{field.name}={_to_text(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)
+            if field.name == "retention" or getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}:{','.join(changed)}"
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Self:
+        """Build from plain options; text values are read according to the knob's type.
+
+        Raises:
+            MethodError: a knob is unknown (the known ones are listed), or its value cannot be read or is not allowed.
+        """
+        hints = typing.get_type_hints(cls)
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [key for key in options if key not in known]
+        if unknown:
+            raise MethodError(f"method {cls.name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+        return cls(**{key: _read(key, value, hints[key]) for key, value in options.items()})
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _read(name: str, value: object, hint: Any) -> Any:
+    """Read ``value`` as ``hint``; only text needs reading."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() in ("none", "auto") and type(None) in arguments:
+            return None
+        return _read(name, value, next(kind for kind in arguments if kind is not type(None)))
+    if origin is Literal or hint is str:
+        return text
+    try:
+        if origin is tuple:
+            return tuple(arguments[0](part) for part in text.replace("-", "/").split("/"))
+        if hint is bool:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        return hint(text)
+    except (ValueError, KeyError):
+        kind = "integers like 6/14/20" if origin is tuple else hint.__name__
+        raise MethodError(f"option {name} cannot be read as {kind}: {value!r}") from None

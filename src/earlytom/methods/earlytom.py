@@ -1,0 +1,217 @@
+"""EarlyTom: Early Token Compression Completes Fast Video Understanding (CVPR 2026, arXiv 2605.30010).
+
+Stage I merges whole frames inside the vision encoder, after a few of its layers, so that the remaining layers run on
+fewer frames. Stage II keeps a share of the pooled tokens: the first and last frame of a segment ("dynamic") by a
+global top-k over the frame, the frames between ("static") by the best token of each local window, so that attention
+sinks cannot take the whole budget. Inner-LLM merging (optional) halves the visual tokens again inside the language
+model.
+
+What differs from the authors' code (``compat="official"`` restores it): no frame is dropped without being merged,
+static clips shrink, the number of tokens is exact, and inner merging averages without regard to order.
+``tau_seg=None`` (the default) takes the threshold from the clip itself instead of from a benchmark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from earlytom.errors import MethodError
+from earlytom.methods.base import Method, check_choice, check_count, check_range, check_switches
+from earlytom.methods.presets import Preset, find_preset, scale_layers
+from earlytom.types import Decision, EncoderPlan, LanguagePlan, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earlytom.ops import Segment
+    from earlytom.reduction import Reduction
+    from earlytom.types import FrameGrid, FrameStates, VisualTokens
+
+__all__ = ["EarlyTom"]
+
+# Relative depths of the merge layers of a user who has no benchmark in mind (Table 8, MVBench: the earliest merges).
+_DEFAULT_LAYERS = (6, 14, 20)
+_PUBLISHED_INNER_LAYER, _PUBLISHED_INNER_DEPTH = 18, 28
+# A prompt of this few visual tokens costs less to prefill than any of it is worth dropping.
+_FEWEST_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyTom(Method):
+    """The method of the paper, with its ablations.
+
+    Attributes:
+        retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
+        tau_seg: similarity below which a new segment of frames starts, in [-1, 1]; ``None``: the preset's, or else
+            chosen from the clip's own similarities at each merge layer (`earlytom.ops.adaptive_threshold`).
+        merge_layers: 0-based encoder layers after which frames merge; ``None``: the preset's, or else the shares
+            6/26, 14/26 and 20/26 of the depth at hand. Attention is taken at the last of them.
+        ema: weight of the newest similarity in the segmentation, in (0, 1].
+        max_window: a segment has at most ``max_window - 1`` frames.
+        compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
+            read literally (see `earlytom.ops.merging`).
+        preset: a row of Table 8 by name (`earlytom.methods.presets`); it sets ``tau_seg``, ``merge_layers`` and
+            ``inner_merging`` where these are ``None``.
+        frame_merging: ``False`` leaves out stage I.
+        weighted_merging: ``False`` merges pairs by the plain mean.
+        decoupled_selection: ``False`` selects by the top-k in every frame.
+        inner_merging: merge visual tokens inside the language model; ``None``: on with a preset, off without.
+        inner_layer: 0-based layer before which inner merging acts; ``None``: 18, or the same share of a language
+            model too shallow for it.
+        inner_ratio: share of the visual tokens that inner merging drops, in [0, 1).
+
+    Raises:
+        MethodError: a knob is out of range, or the preset is unknown.
+    """
+
+    retention: float = 0.25
+    tau_seg: float | None = None
+    merge_layers: tuple[int, ...] | None = None
+    ema: float = 0.9
+    max_window: int = 6
+    compat: Variant = "default"
+    preset: str | None = None
+    frame_merging: bool = True
+    weighted_merging: bool = True
+    decoupled_selection: bool = True
+    inner_merging: bool | None = None
+    inner_layer: int | None = None
+    inner_ratio: float = 0.5
+
+    name: ClassVar[str] = "earlytom"
+    summary: ClassVar[str] = "frame merging inside the vision encoder, then decoupled spatial token selection"
+    paper: ClassVar[str] = "arXiv 2605.30010"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_switches(self, "frame_merging", "weighted_merging", "decoupled_selection", optional=("inner_merging",))
+        check_range("ema", self.ema, 0.0, 1.0, low_open=True)
+        check_range("inner_ratio", self.inner_ratio, 0.0, 1.0)
+        check_choice("compat", self.compat, ("default", "official", "paper"))
+        if self.inner_ratio == 1.0:
+            raise MethodError(f"inner_ratio must be less than 1, got {self.inner_ratio!r}")
+        if self.tau_seg is not None:
+            check_range("tau_seg", self.tau_seg, -1.0, 1.0)
+        check_count("max_window", self.max_window, 2)
+        if self.preset is not None:
+            find_preset(self.preset, self.retention)
+        if self.merge_layers is not None:
+            object.__setattr__(self, "merge_layers", _checked_layers(self.merge_layers))
+        if self.inner_layer is not None:
+            check_count("inner_layer", self.inner_layer, 1)
+
+    @property
+    def exact_budget(self) -> bool:
+        return self.compat != "official"
+
+    def steps_aside(self, grid: FrameGrid) -> str | None:
+        if self.compat == "official":
+            return None
+        if grid.frames == 1:
+            return "a clip of one frame has no redundant frames"
+        if grid.tokens < _FEWEST_TOKENS:
+            return f"{grid.tokens} visual tokens are too few to be worth compressing"
+        return None
+
+    def encoder_plan(self, depth: int) -> EncoderPlan:
+        layers = self.merge_layers
+        if layers is None:
+            preset = self._preset()
+            layers = scale_layers(preset.merge_layers if preset else _DEFAULT_LAYERS, depth)
+        if layers[-1] >= depth:
+            raise MethodError(
+                f"merge_layers {layers} do not fit a vision encoder of {depth} layers: allowed are 0 to {depth - 1}"
+            )
+        merging = layers if self.frame_merging else ()
+        return EncoderPlan(merge_layers=merging, attention_layer=layers[-1], frame_similarity=self.decoupled_selection)
+
+    def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
+        from earlytom.ops import frame_similarity, plan_merging
+
+        similarity: list[list[float]] = frame_similarity(states.features).tolist()
+        segments, threshold = self._segments(similarity)
+        reduction = plan_merging(
+            similarity,
+            segments,
+            variant=self.compat,
+            weighted=self.weighted_merging,
+            floor=floor,
+            counts=states.origin.counts(),
+        )
+        details = {"segments": segments, "tau_seg": threshold}
+        return Decision(reduction=reduction if reduction.outputs < reduction.inputs else None, details=details)
+
+    def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
+        from earlytom.ops import exact_counts, published_counts, rescaled_retention, select_by_frame
+        from earlytom.reduction import Reduction
+
+        if tokens.attention is None:
+            raise MethodError("EarlyTom selects tokens by received attention, but the encoder gave none")
+        frames, tokens_per_frame = tokens.attention.shape
+        segments: list[Segment] = []
+        dynamic = [True] * frames
+        if self.decoupled_selection and tokens.frame_similarity is not None:
+            segments, _ = self._segments(tokens.frame_similarity.tolist())
+            dynamic = _dynamic_frames(segments)
+        if self.exact_budget:
+            counts = exact_counts(budget, dynamic, tokens_per_frame)
+        else:
+            rescaled = rescaled_retention(self.retention, tokens.grid.frames, frames)
+            counts = published_counts(rescaled, dynamic, tokens_per_frame)
+        kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic])
+        details = {"segments": segments, "dynamic": dynamic, "tokens_per_frame": counts}
+        return Decision(reduction=Reduction.keep(kept, frames * tokens_per_frame), details=details)
+
+    def llm_plan(self, depth: int) -> LanguagePlan:
+        merging = self.preset is not None if self.inner_merging is None else self.inner_merging
+        if not merging or self.inner_ratio == 0.0:
+            return LanguagePlan()
+        layer = self.inner_layer
+        if layer is None:
+            shallow = depth <= _PUBLISHED_INNER_LAYER
+            layer = (
+                max(1, round(_PUBLISHED_INNER_LAYER * depth / _PUBLISHED_INNER_DEPTH))
+                if shallow
+                else _PUBLISHED_INNER_LAYER
+            )
+        if layer >= depth:
+            raise MethodError(
+                f"inner_layer {layer} does not fit a language model of {depth} layers: allowed are 1 to {depth - 1}"
+            )
+        return LanguagePlan(reduce_before=(layer,))
+
+    def reduce_in_llm(self, hidden: Tensor, attention: Tensor, layer: int) -> Reduction | None:
+        from earlytom.ops import merge_dropped_tokens
+
+        return merge_dropped_tokens(hidden, attention, ratio=self.inner_ratio, sequential=self.compat == "official")
+
+    def _preset(self) -> Preset | None:
+        return None if self.preset is None else find_preset(self.preset, self.retention)
+
+    def _segments(self, similarity: list[list[float]]) -> tuple[list[Segment], float]:
+        """Segments of the frames, and the threshold that made them."""
+        from earlytom.ops import adaptive_threshold, segment_frames
+
+        threshold = self.tau_seg
+        if threshold is None:
+            preset = self._preset()
+            threshold = preset.tau_seg if preset else adaptive_threshold(similarity, max_window=self.max_window)
+        segments = segment_frames(similarity, threshold=threshold, ema=self.ema, max_window=self.max_window)
+        return segments, threshold
+
+
+def _checked_layers(layers: object) -> tuple[int, ...]:
+    """``layers`` as a tuple of ascending layer indices, or `MethodError`."""
+    values = tuple(layers) if isinstance(layers, tuple | list) else ()
+    integers = all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in values)
+    if not values or not integers or list(values) != sorted(set(values)):
+        raise MethodError(
+            f"merge_layers must be ascending layer indices (0-based), such as (6, 14, 20), got {layers!r}"
+        )
+    return values
+
+
+def _dynamic_frames(segments: list[Segment]) -> list[bool]:
+    """First and last frame of each segment are dynamic, the frames between are static (stage II, step 2)."""
+    return [frame in (first, last) for first, last in segments for frame in range(first, last + 1)]

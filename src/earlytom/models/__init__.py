@@ -1,0 +1,82 @@
+"""All model families by ``config.model_type``. Adapters are imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+from earlytom.errors import ModelError
+
+if TYPE_CHECKING:
+    from earlytom.models.base import ModelAdapter
+
+__all__ = ["FAMILIES", "Family", "family_names", "find_adapter", "load_adapter"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family's adapter is (``module:Class``), and the transformers classes it serves."""
+
+    adapter: str
+    classes: tuple[str, ...]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llava_onevision": Family(
+        "earlytom.models.llava_onevision:LlavaOnevisionAdapter", ("LlavaOnevisionForConditionalGeneration",)
+    ),
+}
+"""Families by ``config.model_type``. Other packages add theirs by the entry point group ``earlytom.models``."""
+
+_ENTRY_POINTS = "earlytom.models"
+
+
+def family_names() -> list[str]:
+    """The model types of all families, those of other installed packages included."""
+    return [*FAMILIES, *sorted(entry.name for entry in entry_points(group=_ENTRY_POINTS) if entry.name not in FAMILIES)]
+
+
+@cache
+def load_adapter(model_type: str) -> ModelAdapter:
+    """The adapter of a family. Raises `ModelError` for an unknown one; the message lists the known ones."""
+    if model_type in FAMILIES:
+        module, _, attribute = FAMILIES[model_type].adapter.partition(":")
+        return cast("ModelAdapter", getattr(importlib.import_module(module), attribute)())
+    for entry in entry_points(group=_ENTRY_POINTS):
+        if entry.name == model_type:
+            return cast("ModelAdapter", entry.load()())
+    raise ModelError(
+        f"models of type {model_type!r} are not supported; supported are: {', '.join(family_names())}. "
+        "CONTRIBUTING.md shows how to add a family"
+    )
+
+
+def find_adapter(model: Any) -> ModelAdapter:
+    """The adapter for a model, checked against this very model.
+
+    Raises:
+        ModelError: not a supported model, or a state of it that cannot be compressed; says what is supported.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if not isinstance(model_type, str):
+        raise ModelError(
+            f"expected a transformers model, got {type(model).__name__}; supported types: {', '.join(family_names())}"
+        )
+    adapter = load_adapter(model_type)
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+        raise ModelError(
+            "a torch.compile'd model cannot be compressed: its compiled graph would bypass compression; "
+            "pass the model as it was before torch.compile"
+        )
+    classes = FAMILIES[model_type].classes if model_type in FAMILIES else ()
+    if classes and not any(base.__name__ in classes for base in type(model).__mro__):
+        raise ModelError(
+            f"expected a {' or '.join(classes)}, got {type(model).__name__}; "
+            "pass the model itself, not a part of it or a wrapper around it"
+        )
+    adapter.check(model)
+    return adapter

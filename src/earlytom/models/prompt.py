@@ -1,0 +1,97 @@
+"""Shortening a prompt: which of its positions stay when some placeholders go. Index arithmetic on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from earlytom.errors import CompressionError
+
+__all__ = ["HostPrompt", "ShortPrompt", "check_placeholders", "shorten_prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPrompt:
+    """The prompt's ids and mask on the host, copied once before the encoder starts: [B, S] int64 each."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def right_padded(self) -> bool:
+        return bool((self.mask[:, -1] == 0).any())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortPrompt:
+    """Where each position of the shortened batch comes from.
+
+    Attributes:
+        index: [B, S'] int64, position in the original prompt; 0 where ``filler``.
+        filler: [B, S'] bool, positions that only pad a sample which lost more tokens than another.
+        visual_positions: for each sample the new positions of its video tokens.
+        dropped: for each sample the number of positions removed.
+    """
+
+    index: Tensor
+    filler: Tensor
+    visual_positions: tuple[tuple[int, ...], ...]
+    dropped: tuple[int, ...]
+
+    def take(self, values: Tensor, filler: int) -> Tensor:
+        """Gather [B, S] ``values`` to [B, S'], with ``filler`` in the padding."""
+        index, gap = self.index.to(values.device), self.filler.to(values.device)
+        return values.gather(1, index).masked_fill(gap, filler)
+
+
+def check_placeholders(is_video: Tensor, expected: int, clips: int) -> None:
+    """Compare placeholders with clips.
+
+    Args:
+        is_video: [B, S] bool on the host.
+        expected: placeholders that the clips need.
+        clips: number of clips.
+
+    Raises:
+        CompressionError: the numbers differ.
+    """
+    found = int(is_video.sum())
+    if found != expected:
+        raise CompressionError(
+            f"the prompt holds {found} video placeholder tokens, but its {clips} video(s) need {expected}; "
+            "pass the processor's input_ids and pixel_values_videos together, unchanged"
+        )
+
+
+def shorten_prompt(is_video: Tensor, before: Sequence[int], after: Sequence[int], *, pad_right: bool) -> ShortPrompt:
+    """Keep the first ``after[v]`` of the ``before[v]`` placeholders of every clip, and everything else.
+
+    Args:
+        is_video: [B, S] bool on the host; clips lie behind one another in row-major order.
+        before: placeholders of each clip.
+        after: placeholders that stay.
+        pad_right: pad samples that became shorter than others on the right instead of the left.
+    """
+    positions = is_video.flatten().nonzero().flatten()
+    keep = torch.ones(is_video.numel(), dtype=torch.bool)
+    for clip, left in zip(positions.split(list(before)), after, strict=True):
+        keep[clip[left:]] = False
+    keep = keep.view_as(is_video)
+    rows = [row.nonzero().flatten() for row in keep]
+    length = max(len(row) for row in rows)
+    index = torch.zeros(len(rows), length, dtype=torch.int64)
+    filler = torch.ones(len(rows), length, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        place = slice(0, len(row)) if pad_right else slice(length - len(row), length)
+        index[number, place] = row
+        filler[number, place] = False
+    visual = is_video.gather(1, index) & ~filler
+    return ShortPrompt(
+        index=index,
+        filler=filler,
+        visual_positions=tuple(tuple(row.nonzero().flatten().tolist()) for row in visual),
+        dropped=tuple(is_video.shape[1] - len(row) for row in rows),
+    )

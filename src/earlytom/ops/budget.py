@@ -1,0 +1,56 @@
+"""How many tokens: exact budgets and how they are shared out over frames. Pure arithmetic on shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["exact_counts", "frame_floor", "published_counts", "rescaled_retention", "token_budget"]
+
+
+def token_budget(retention: float, tokens: int) -> int:
+    """The number of visual tokens that the language model gets: ``round(retention * tokens)``, at least 1."""
+    return min(tokens, max(1, round(retention * tokens)))
+
+
+def frame_floor(budget: int, tokens_per_frame: int) -> int:
+    """The least number of frames that can still fill ``budget``."""
+    return max(1, math.ceil(budget / tokens_per_frame))
+
+
+def rescaled_retention(retention: float, frames: int, frames_left: int) -> float:
+    """r^ = min(1, r * B / N): what merging saved goes back to the frames that are left (EarlyTom, stage II, step 1)."""
+    return min(1.0, retention * frames / frames_left)
+
+
+def exact_counts(budget: int, dynamic: Sequence[bool], tokens_per_frame: int) -> list[int]:
+    """Share ``budget`` tokens over frames as evenly as it goes; the rest goes to dynamic frames first.
+
+    Args:
+        budget: total, at most ``len(dynamic) * tokens_per_frame``.
+        dynamic: for each frame whether it is dynamic.
+        tokens_per_frame: most tokens a frame can give.
+
+    Returns:
+        Tokens of each frame; they sum to ``budget`` and differ by at most one.
+
+    Raises:
+        ValueError: the frames cannot hold the budget.
+    """
+    frames = len(dynamic)
+    if budget > frames * tokens_per_frame:
+        raise ValueError(f"budget {budget} exceeds what {frames} frames of {tokens_per_frame} tokens can hold")
+    share, rest = divmod(budget, frames)
+    counts = [share] * frames
+    for group in ([i for i in range(frames) if dynamic[i]], [i for i in range(frames) if not dynamic[i]]):
+        extra = min(rest, len(group))
+        for number in range(extra):
+            counts[group[number * len(group) // extra]] += 1
+        rest -= extra
+    return counts
+
+
+def published_counts(retention: float, dynamic: Sequence[bool], tokens_per_frame: int) -> list[int]:
+    """The authors' counts: ``ceil(P * r^)`` for dynamic frames, ``max(1, round(P * r^))`` for static ones."""
+    several, few = math.ceil(tokens_per_frame * retention), max(1, round(tokens_per_frame * retention))
+    return [min(tokens_per_frame, several if flag else few) for flag in dynamic]

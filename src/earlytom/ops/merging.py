@@ -1,0 +1,151 @@
+"""Middle-frame merging (EarlyTom, stage I, steps 3 and 4): plans, made on the host from the similarity table alone.
+
+A plan lists the output frames; each is a list of ``(input frame, weight)``. `plan_merging` turns it into a
+`Reduction`, which is applied to features and attention alike. Three published readings of the method exist:
+
+``default``
+    Ties merge; the last pair weighs against the segment's tail; a last middle frame that is left over joins the frame
+    before it when similar enough, and is kept otherwise. No frame vanishes.
+``official``
+    The authors' code: strict inequalities, the last pair takes all of its first frame, and a last middle frame that is
+    not merged is dropped.
+``paper``
+    Algorithm 1 read literally: strict inequalities, a left-over last middle frame is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from earlytom.ops.segmentation import Segment
+from earlytom.reduction import Reduction
+from earlytom.types import Variant
+
+__all__ = ["merge_weight", "plan_merging"]
+
+# Similarities this close are equal: frames merged from identical ones differ from them in the last bits.
+_TIE = 1e-5
+
+Row = list[tuple[int, float]]
+Table = Sequence[Sequence[float]]
+
+
+def merge_weight(first: float, second: float) -> float:
+    """Weight of the first frame of a pair, ``first / (first + second)``, clamped to [0, 1]; 0.5 where undefined."""
+    total = first + second
+    if total <= 1e-12:
+        return 0.5
+    return min(1.0, max(0.0, first / total))
+
+
+def plan_merging(
+    similarity: Table,
+    segments: Sequence[Segment],
+    *,
+    variant: Variant = "default",
+    weighted: bool = True,
+    floor: int = 1,
+    counts: Sequence[int] | None = None,
+) -> Reduction:
+    """Decide which middle frames of each segment merge.
+
+    Args:
+        similarity: [N, N] similarity of frames, host data.
+        segments: inclusive ``(first, last)`` pairs that cover the N frames in order.
+        variant: which reading of the method, see the module's docstring.
+        weighted: ``False`` merges by the plain mean (an ablation).
+        floor: merging stops when this many frames are left (``official`` ignores it).
+        counts: the number of input frames that each frame stands for; 1 each if ``None``.
+
+    Returns:
+        A reduction from N frames to the frames that are left, in temporal order.
+    """
+    frames = len(similarity)
+    counts = [1] * frames if counts is None else counts
+    spare = max(0, frames - floor)
+    rows: list[Row] = []
+    for first, last in segments:
+        if last - first < 2:
+            rows.extend([(frame, 1.0)] for frame in range(first, last + 1))
+            continue
+        if variant == "official":
+            middle = _merge_middle_official(similarity, first, last, weighted)
+        else:
+            middle = _merge_middle(similarity, first, last, variant == "default", weighted, spare, counts)
+            spare -= (last - first - 1) - len(middle)
+        rows.extend([[(first, 1.0)], *middle, [(last, 1.0)]])
+    return Reduction.from_rows(rows, frames)
+
+
+def _merge_middle_official(similarity: Table, first: int, last: int, weighted: bool) -> list[Row]:
+    """The authors' code for the frames between ``first`` and ``last``, its edges included."""
+    middle = range(first + 1, last)
+    if len(middle) < 2:
+        return [[(frame, 1.0)] for frame in middle]
+    threshold = similarity[first][last]
+    rows: list[Row] = []
+    frame = first + 1
+    while frame < last - 1:
+        current = similarity[frame][frame + 1]
+        following = similarity[frame + 1][frame + 2] if frame + 2 < last else None
+        if current > threshold and (following is None or current > following):
+            weight = _official_weight(current, following or 0.0) if weighted else 0.5
+            rows.append([(frame, 1.0)] if weight == 1.0 else [(frame, weight), (frame + 1, 1.0 - weight)])
+            frame += 2
+        else:
+            rows.append([(frame, 1.0)])
+            frame += 1
+    return rows
+
+
+def _official_weight(current: float, following: float) -> float:
+    """Unclamped, as published: a negative ``following`` extrapolates."""
+    if following == 0.0:
+        return 1.0
+    total = current + following
+    return current / total if total != 0.0 else 0.5
+
+
+def _merge_middle(
+    similarity: Table, first: int, last: int, ties: bool, weighted: bool, spare: int, counts: Sequence[int]
+) -> list[Row]:
+    """``default`` (``ties=True``) and ``paper`` for the frames between ``first`` and ``last``."""
+    threshold = similarity[first][last]
+    rows: list[Row] = []
+    frame = first + 1
+    while frame < last - 1:
+        current, following = similarity[frame][frame + 1], similarity[frame + 1][frame + 2]
+        slack = _TIE if ties else 0.0
+        passes = current > threshold - slack and current > following - slack
+        if passes and spare > 0:
+            weight = merge_weight(current, following) if weighted else 0.5
+            rows.append([(frame, weight), (frame + 1, 1.0 - weight)])
+            spare -= 1
+            frame += 2
+        else:
+            rows.append([(frame, 1.0)])
+            frame += 1
+    if frame == last - 1:
+        if ties and rows and spare > 0 and _similarity_to_row(similarity, rows[-1], frame) > threshold - _TIE:
+            rows[-1] = _join(rows[-1], frame, counts)
+        else:
+            rows.append([(frame, 1.0)])
+    return rows
+
+
+def _similarity_to_row(similarity: Table, row: Row, frame: int) -> float:
+    """Similarity of a frame to a merged one, from the table alone.
+
+    For tokens of equal length this is the cosine of the merged vector: its product with the frame over its length.
+    """
+    product = sum(weight * similarity[source][frame] for source, weight in row)
+    among = ((1.0 if one == other else similarity[one][other]) * a * b for one, a in row for other, b in row)
+    squared = sum(among)
+    return product / squared**0.5 if squared > 0 else 0.0
+
+
+def _join(row: Row, frame: int, counts: Sequence[int]) -> Row:
+    """Add a frame to a merged one; each side weighs as many input frames as it stands for."""
+    before, added = sum(counts[source] for source, _ in row), counts[frame]
+    share = before / (before + added)
+    return [*((source, weight * share) for source, weight in row), (frame, 1.0 - share)]

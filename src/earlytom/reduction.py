@@ -1,0 +1,152 @@
+"""`Reduction`: the one value of every compression decision.
+
+Merging frames, dropping tokens, pooling and clustering are all sparse linear maps from input rows to output rows,
+``y[j] = sum_i weight[j, i] * x[i]``. A method returns such a map; the runtime applies it to features and to attention
+alike, composes the maps into provenance, and shows them in the trace.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Reduction"]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A sparse map from ``inputs`` rows to K rows, stored by output row (CSR).
+
+    Attributes:
+        offsets: [K + 1] int64; the sources of output j are ``source[offsets[j]:offsets[j + 1]]``. At least one each.
+        source: [M] int64, input rows.
+        weight: [M] float32, or ``None`` when every output is an exact copy of its only source (a pure selection).
+        inputs: number of input rows.
+        anchor: [K] int64, the input row that lends each output its place (frame, position); the first source if
+            ``None``.
+    """
+
+    offsets: Tensor
+    source: Tensor
+    weight: Tensor | None
+    inputs: int
+    anchor: Tensor | None = None
+
+    @classmethod
+    def identity(cls, inputs: int) -> Reduction:
+        """The map that changes nothing."""
+        return cls.keep(torch.arange(inputs), inputs)
+
+    @classmethod
+    def keep(cls, indices: Tensor, inputs: int) -> Reduction:
+        """Select rows: ``indices`` [K] int64 on any device. Applying it is a gather, bit for bit."""
+        offsets = torch.arange(indices.shape[0] + 1, device=indices.device)
+        return cls(offsets=offsets, source=indices, weight=None, inputs=inputs)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[tuple[int, float]]], inputs: int) -> Reduction:
+        """Build from host data: for each output row its ``(source, weight)`` pairs."""
+        source = torch.tensor([index for row in rows for index, _ in row], dtype=torch.int64)
+        lengths = torch.tensor([0, *(len(row) for row in rows)], dtype=torch.int64)
+        if all(len(row) == 1 and row[0][1] == 1.0 for row in rows):
+            return cls.keep(source, inputs)
+        weight = torch.tensor([value for row in rows for _, value in row], dtype=torch.float32)
+        return cls(offsets=lengths.cumsum(0), source=source, weight=weight, inputs=inputs)
+
+    @classmethod
+    def groups(cls, assignment: Tensor, weight: Tensor, anchor: Tensor) -> Reduction:
+        """Every input row joins one output row. Needs no device-to-host copy.
+
+        Args:
+            assignment: [N] int64, the output row that each input row joins; every output row has at least one.
+            weight: [N] float32, the weight of each input row in its output row.
+            anchor: [K] int64, the input row that lends each output row its place.
+        """
+        order = torch.argsort(assignment, stable=True)
+        counts = torch.zeros(anchor.shape[0] + 1, dtype=torch.int64, device=assignment.device)
+        counts.scatter_add_(0, assignment + 1, torch.ones_like(assignment))
+        return cls(
+            offsets=counts.cumsum(0),
+            source=order,
+            weight=weight[order].float(),
+            inputs=assignment.shape[0],
+            anchor=anchor,
+        )
+
+    @property
+    def outputs(self) -> int:
+        """Number of output rows."""
+        return self.offsets.shape[0] - 1
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """Reduce ``rows`` [inputs, ...] to [K, ...].
+
+        Sums run in float32 and are rounded once to the dtype of ``rows``; rows with one source of weight 1 are exact
+        copies. Repeated runs give the same bits.
+        """
+        if rows.shape[0] != self.inputs:
+            raise ValueError(f"rows has {rows.shape[0]} rows, but the reduction was made for {self.inputs}")
+        source = self.source.to(rows.device, non_blocking=True)
+        if self.weight is None:
+            return rows.index_select(0, source)
+        if self.offsets.device.type == "cpu" and rows.dim() > 1:
+            return self._apply_by_rows(rows, source)
+        weight = self.weight.to(rows.device, non_blocking=True)
+        return _weighted_sums(rows, source, weight, self.offsets.to(rows.device, non_blocking=True))
+
+    def _apply_by_rows(self, rows: Tensor, source: Tensor) -> Tensor:
+        """Copy the rows with one source and sum only the others: the layout is on the host, so this costs no sync."""
+        lengths = self.offsets.diff()
+        weight = torch.ones(0) if self.weight is None else self.weight
+        single = (lengths == 1) & (weight[self.offsets[:-1]] == 1)
+        output = rows.index_select(0, source.index_select(0, self.offsets[:-1].to(rows.device, non_blocking=True)))
+        several = torch.nonzero(~single).flatten()
+        if several.numel():
+            entries = torch.repeat_interleave(~single, lengths)
+            offsets = torch.cat([lengths.new_zeros(1), lengths[several].cumsum(0)])
+            summed = _weighted_sums(
+                rows,
+                self.source[entries].to(rows.device, non_blocking=True),
+                weight[entries].to(rows.device, non_blocking=True),
+                offsets.to(rows.device, non_blocking=True),
+            )
+            output.index_copy_(0, several.to(rows.device, non_blocking=True), summed)
+        return output
+
+    def then(self, other: Reduction) -> Reduction:
+        """Composition: first this map, then ``other`` (on the host; meant for provenance, not for the hot path)."""
+        if other.inputs != self.outputs:
+            raise ValueError(f"the second reduction takes {other.inputs} rows, but the first one gives {self.outputs}")
+        first, second = self.to_rows(), other.to_rows()
+        rows = [[(index, outer * inner) for middle, outer in row for index, inner in first[middle]] for row in second]
+        composed = Reduction.from_rows(rows, self.inputs)
+        anchor = self.survivors().cpu()[other.survivors().cpu()]
+        return Reduction(composed.offsets, composed.source, composed.weight, self.inputs, anchor)
+
+    def survivors(self) -> Tensor:
+        """[K] int64: the input row whose place (frame, position, row, column) each output row takes."""
+        return self.source.index_select(0, self.offsets[:-1]) if self.anchor is None else self.anchor
+
+    def counts(self) -> list[int]:
+        """For each output row the number of input rows it was made of (on the host)."""
+        lengths: list[int] = self.offsets.diff().tolist()
+        return lengths
+
+    def to_rows(self) -> list[list[tuple[int, float]]]:
+        """The map as host data: for each output row its ``(source, weight)`` pairs."""
+        offsets, source = self.offsets.tolist(), self.source.tolist()
+        weight = [1.0] * len(source) if self.weight is None else self.weight.tolist()
+        return [
+            list(zip(source[start:end], weight[start:end], strict=True)) for start, end in itertools.pairwise(offsets)
+        ]
+
+
+def _weighted_sums(rows: Tensor, source: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    """Sum ``weight * rows[source]`` over each CSR row; sequential inside a row, so the result is deterministic."""
+    gathered = rows.index_select(0, source).float()
+    gathered *= weight.reshape(-1, *[1] * (rows.dim() - 1))
+    return torch.segment_reduce(gathered, "sum", offsets=offsets, axis=0).to(rows.dtype)

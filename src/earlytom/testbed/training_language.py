@@ -1,0 +1,280 @@
+"""Second stage: the projector and the language model learn to answer, on the frozen encoder's cached output.
+
+The clip grows from 1 over 4 and 8 to 16 frames. Next to the answers, dense labels of every video token are learnt in
+the middle of the language model: the words of the object's colour, shape and place after layer 2; motion, place,
+scene, frame and number of objects after layer 4; and, after layer 5, scene and motion of the objects that a question
+names, at its own words, and whether a comparison asks for the first or the last object.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+
+from earlytom.testbed.checkpoint import TOKENS_PER_FRAME
+from earlytom.testbed.labels import IGNORED, TOKEN_GRID, token_labels
+from earlytom.testbed.optimiser import JointOptimiser, schedule, split_parameters
+from earlytom.testbed.packing import PREFIX_WORDS, PackedBatch, Packer
+from earlytom.testbed.pool import ClipPool, View
+from earlytom.testbed.progress import RunningMean, StageRecord
+from earlytom.testbed.questions import SKILLS
+from earlytom.testbed.scene_types import COLOURS, SHAPES, SLOT_COUNT
+
+_POOL_CAPACITY = 4000
+_FIRST_CLIPS = 160
+_WORD_LAYER = 2
+_EVENT_LAYER = 4
+_QUESTION_LAYER = 5
+_AUXILIARY_WEIGHT = 0.4
+_ORDER_WEIGHT = 2.0
+_EVENT_CLASSES = {"motion": 5, "brief": 2, "object": 2, "count": 5, "scene": 3, "frame": 16, "row": 6, "column": 6}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One length of clip: its frames, clips and questions a step, new clips a step, share of clips with position gaps.
+
+    It ends when ``until`` of the stage's time is used, or earlier once the mean accuracy of all skills is ``enough``.
+    """
+
+    frames: int
+    clips: int
+    questions: int
+    additions: int
+    gaps: float
+    until: float
+    enough: float
+
+
+PHASES = (
+    Phase(frames=1, clips=40, questions=5, additions=2, gaps=0.75, until=0.11, enough=0.93),
+    Phase(frames=4, clips=20, questions=8, additions=2, gaps=0.75, until=0.33, enough=0.93),
+    Phase(frames=8, clips=14, questions=8, additions=3, gaps=0.4, until=0.75, enough=0.93),
+    Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.4, until=0.85, enough=0.97),
+    Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.75, until=1.0, enough=2.0),
+)
+
+
+class EventHeads(nn.Module):
+    """Linear heads over the hidden states of the video tokens; thrown away after training."""
+
+    def __init__(self, width: int) -> None:
+        """Build one head for every label."""
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in _EVENT_CLASSES.items()})
+
+    def loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the summed cross-entropy for ``hidden`` [B, T * 36, width] and labels int64 [B, T * 36]."""
+        hidden = functional.rms_norm(hidden, (hidden.shape[-1],))
+        total = hidden.new_zeros(())
+        for name, head in self.heads.items():
+            total = total + _mean_loss(head(hidden), labels[name])
+        brief = labels["brief"].masked_fill(labels["brief"] == 0, IGNORED)
+        return total + _mean_loss(self.heads["brief"](hidden), brief)
+
+    def named_loss(self, hidden: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+        """Return the loss of knowing scene and motion of the objects that questions name, from [B, L, width]."""
+        chosen = functional.rms_norm(hidden[named[:, 0], named[:, 1]], (hidden.shape[-1],))
+        return _mean_loss(self.heads["scene"](chosen), named[:, 2]) + _mean_loss(
+            self.heads["motion"](chosen), named[:, 3]
+        )
+
+
+def _mean_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy over the labels that are not ignored; zero if there are none."""
+    total = functional.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (target != IGNORED).sum().clamp(min=1)
+
+
+def event_labels(views: Sequence[View]) -> dict[str, torch.Tensor]:
+    """Return the labels of every video token of the views, int64 [B, T * 36] each."""
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*_EVENT_CLASSES, "colour", "shape")}
+    cell = np.arange(TOKENS_PER_FRAME)
+    for view in views:
+        labels = token_labels(view.truth)
+        frames = np.arange(len(labels.scene))
+        for name in ("motion", "brief", "object", "colour", "shape"):
+            rows[name].append(getattr(labels, name).reshape(-1))
+        for name, values in (("count", labels.count), ("scene", labels.scene), ("frame", frames)):
+            rows[name].append(np.repeat(values, TOKENS_PER_FRAME))
+        rows["row"].append(np.tile(cell // TOKEN_GRID, len(frames)))
+        rows["column"].append(np.tile(cell % TOKEN_GRID, len(frames)))
+    return {name: torch.from_numpy(np.stack(values)) for name, values in rows.items()}
+
+
+class LanguageTrainer:
+    """The model's forms that only training needs: packed questions, dense labels, accuracies."""
+
+    def __init__(
+        self, model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, device: torch.device
+    ) -> None:
+        """Take the model, whose encoder is left alone."""
+        self.model = model
+        self.device = device
+        self.packer = Packer(tokenizer, TOKENS_PER_FRAME)
+        self._width = model.model.image_newline.shape[0]
+        self.heads = EventHeads(self._width).to(device)
+        self._opening = torch.tensor(self.packer.opening, device=device)
+        words = {"colour": tuple(COLOURS), "shape": SHAPES, "top": ("top", "bottom"), "left": ("left", "right")}
+        self._kinds = torch.tensor(tokenizer.convert_tokens_to_ids(["first", "last"]), device=device)
+        self._words = {
+            name: torch.tensor(tokenizer.convert_tokens_to_ids(list(choices)), device=device)
+            for name, choices in words.items()
+        }
+
+    def optimiser(self) -> JointOptimiser:
+        """Return the optimiser of projector, newline, language model and heads."""
+        inner = self.model.model
+        matrices, others = split_parameters(inner.multi_modal_projector, inner.language_model, self.heads)
+        return JointOptimiser(matrices, [*others, inner.image_newline])
+
+    def hidden_states(self, batch: PackedBatch) -> tuple[torch.Tensor, ...]:
+        """Return the hidden states of the language model, one [B, L, 192] per layer and the embedding."""
+        inner = self.model.model
+        clips = len(batch.features)
+        features = batch.features.to(self.device).float().flatten(0, 1)
+        video = inner.apply_pooling(inner.multi_modal_projector(features)).reshape(clips, -1, self._width)
+        embed = inner.language_model.embed_tokens
+        opening = embed(self._opening).expand(clips, -1, -1)
+        newline = inner.image_newline.expand(clips, 1, -1)
+        output = inner.language_model(
+            inputs_embeds=torch.cat([opening, video, newline, embed(batch.words.to(self.device))], dim=1),
+            attention_mask=batch.mask.to(self.device),
+            position_ids=batch.positions.to(self.device),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return tuple(output.hidden_states)
+
+    def answer_logits(self, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        """Return the logits [N, vocabulary] at the answer tokens from the last hidden state [B, L, 192]."""
+        chosen = hidden[batch.row.to(self.device), batch.column.to(self.device)]
+        logits: torch.Tensor = self.model.lm_head(chosen)
+        return logits
+
+    def loss(self, views: Sequence[View], batch: PackedBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the total loss and the running values: answer loss, dense loss, accuracy per skill."""
+        states = self.hidden_states(batch)
+        logits = self.answer_logits(states[-1], batch)
+        target = batch.target.to(self.device)
+        weight = torch.where(batch.skills == SKILLS.index("order"), _ORDER_WEIGHT, 1.0)[batch.question].to(self.device)
+        answer = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+        labels = {name: values.to(self.device) for name, values in event_labels(views).items()}
+        video = slice(PREFIX_WORDS, PREFIX_WORDS + labels["frame"].shape[1])
+        dense = self.heads.loss(states[_EVENT_LAYER][:, video], labels)
+        dense = dense + self._word_loss(states[_WORD_LAYER][:, video], labels)
+        dense = dense + self.heads.named_loss(states[_QUESTION_LAYER], batch.named.to(self.device))
+        dense = dense + self._comparison_loss(states[_EVENT_LAYER], batch.compared.to(self.device))
+        right = (logits.argmax(-1) == target).cpu()
+        values = {"loss": float(answer.detach()), "dense": float(dense.detach())} | skill_accuracy(right, batch)
+        return answer + _AUXILIARY_WEIGHT * dense, values
+
+    def _word_loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of naming colour, shape and place of objects through the tied embedding, [B, T * 36, 192]."""
+        hidden = functional.rms_norm(hidden, (self._width,))
+        embedding = self.model.model.language_model.embed_tokens.weight
+        nothing = labels["colour"] == IGNORED
+        targets = {
+            "colour": labels["colour"],
+            "shape": labels["shape"],
+            "top": (labels["row"] >= TOKEN_GRID // 2).long().masked_fill(nothing, IGNORED),
+            "left": (labels["column"] >= TOKEN_GRID // 2).long().masked_fill(nothing, IGNORED),
+        }
+        total = hidden.new_zeros(())
+        for name, words in self._words.items():
+            total = total + _mean_loss(hidden @ embedding[words].T, targets[name])
+        return total
+
+    def _comparison_loss(self, hidden: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
+        """Return the loss of knowing, before the answer, whether a comparison asks for first or last, [B, L, 192]."""
+        chosen = functional.rms_norm(hidden[compared[:, 0], compared[:, 1]], (self._width,))
+        words = self.model.model.language_model.embed_tokens.weight[self._kinds]
+        return _mean_loss(chosen @ words.T, compared[:, 2])
+
+
+def skill_accuracy(right: torch.Tensor, batch: PackedBatch) -> dict[str, float]:
+    """Return the share of questions of each skill whose answer tokens are all right, from ``right`` bool [N]."""
+    whole = torch.ones(len(batch.skills), dtype=torch.int64)
+    whole = whole.scatter_reduce(0, batch.question, right.long(), reduce="amin")
+    present = {int(number) for number in batch.skills}
+    return {SKILLS[number]: float(whole[batch.skills == number].float().mean()) for number in sorted(present)}
+
+
+def train_language(
+    model: LlavaOnevisionForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    minutes: float,
+    resume: bool,
+    device: torch.device,
+    export: Callable[[], None],
+) -> list[dict[str, Any]]:
+    """Train projector and language model in place for ``minutes``; ``export`` is called after every phase."""
+    record = StageRecord("language", folder, minutes)
+    torch.manual_seed(1)
+    trainer = LanguageTrainer(model, tokenizer, device)
+    optimiser = trainer.optimiser()
+    phase_number, first_clip = 0, 0
+    saved = record.load() if resume else None
+    if saved is not None:
+        model.load_state_dict(saved[0]["model"])
+        trainer.heads.load_state_dict(saved[0]["heads"])
+        optimiser.load_state_dict(saved[0]["optimiser"])
+        phase_number, first_clip = saved[0]["phase"], saved[0]["next_clip"]
+    model.model.vision_tower.eval().requires_grad_(False)
+    pool = ClipPool(model.model.vision_tower, device, _POOL_CAPACITY, first_clip)
+    means = RunningMean()
+
+    def state() -> dict[str, Any]:
+        parts = {"model": model.state_dict(), "heads": trainer.heads.state_dict(), "optimiser": optimiser.state_dict()}
+        return parts | {"phase": phase_number, "next_clip": pool.next_clip}
+
+    while record.progress < 1.0:
+        phase = PHASES[phase_number]
+        pool.add(phase.additions if len(pool) >= _FIRST_CLIPS else _FIRST_CLIPS)
+        values = _train_step(trainer, optimiser, pool, phase, record)
+        means.update(values)
+        record.advance(means.values)
+        if record.step % 25 == 0:
+            record.note({"frames": phase.frames, "clips": pool.next_clip, **means.rounded()})
+        if _phase_is_over(phase, record, means):
+            record.note({"frames": phase.frames, "phase": "finished", **means.rounded()})
+            phase_number, means = phase_number + 1, RunningMean()
+            record.save(state())
+            export()
+        record.save_if_due(state())
+    record.note({"frames": PHASES[phase_number].frames, "phase": "finished", **means.rounded()})
+    record.save(state(), finished=True)
+    record.close()
+    export()
+    return record.history
+
+
+def _phase_is_over(phase: Phase, record: StageRecord, means: RunningMean) -> bool:
+    """Tell whether the clip should grow now."""
+    if phase is PHASES[-1]:
+        return False
+    known = [means.values[skill] for skill in SKILLS if skill in means.values]
+    good = record.step % 25 == 0 and len(known) >= 4 and float(np.mean(known)) >= phase.enough
+    return good or record.progress >= phase.until
+
+
+def _train_step(
+    trainer: LanguageTrainer, optimiser: JointOptimiser, pool: ClipPool, phase: Phase, record: StageRecord
+) -> dict[str, float]:
+    """Train on one batch; in the last phase every fifth batch has 8 frames, so that shorter clips stay known."""
+    generator = np.random.default_rng([47, record.step])
+    shorter = phase.frames == SLOT_COUNT and record.step % 5 == 4
+    frames, clips = (SLOT_COUNT // 2, 2 * phase.clips) if shorter else (phase.frames, phase.clips)
+    views = pool.draw(clips, frames, generator)
+    batch = trainer.packer.pack(views, phase.questions, generator, phase.gaps)
+    loss, values = trainer.loss(views, batch)
+    torch.autograd.backward(loss)
+    optimiser.step(schedule(record.progress, record.step, warm_up=60, decay_from=0.78))
+    return values

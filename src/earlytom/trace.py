@@ -1,0 +1,261 @@
+"""What compression did: frames, tokens, decisions and times, for people, tests and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from earlytom.reduction import Reduction
+    from earlytom.types import FrameGrid
+
+__all__ = ["CallTrace", "LanguageReduction", "MergeRecord", "Stopwatch", "Trace", "VideoTrace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRecord:
+    """One merge layer: frames before and after, and what the method says about it (segments, threshold)."""
+
+    layer: int
+    frames_before: int
+    frames_after: int
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class VideoTrace:
+    """What happened to one clip.
+
+    Attributes:
+        grid: the uncompressed clip.
+        budget: visual tokens that were promised to the language model.
+        stepped_aside: why the clip was left alone, or ``None``.
+        merges: the merge layers, in order.
+        origin: from the B input frames to the N frames that are left.
+        selection: from the N * P pooled tokens to the kept ones; ``None`` when all were kept.
+        attention: [N, P] attention received, pooled, as selection saw it; ``None`` when it was not needed.
+        details: what the method says about selection (refined segments, dynamic frames, tokens of each frame).
+        source: where the frames came from: file, decoder, frame indices (filled in by `earlytom.VideoQA`).
+    """
+
+    grid: FrameGrid
+    budget: int
+    stepped_aside: str | None
+    origin: Reduction
+    merges: list[MergeRecord] = field(default_factory=list)
+    selection: Reduction | None = None
+    attention: Tensor | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def frames_left(self) -> int:
+        """N, the frames that came out of the encoder."""
+        return self.origin.outputs
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens that went into the language model (newline embeddings not counted)."""
+        merged = self.frames_left * self.grid.tokens_per_frame
+        return merged if self.selection is None else self.selection.outputs
+
+    def kept_tokens(self) -> list[tuple[int, int]]:
+        """(frame among those left, token in raster order) of every kept token."""
+        per_frame = self.grid.tokens_per_frame
+        indices = range(self.tokens) if self.selection is None else self.selection.survivors().tolist()
+        return [divmod(index, per_frame) for index in indices]
+
+    def sources(self) -> list[list[int]]:
+        """For each frame that is left the input frames it was made of."""
+        return [[source for source, _ in row] for row in self.origin.to_rows()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageReduction:
+    """Visual tokens of each sample before and after a reduction inside the language model."""
+
+    layer: int
+    tokens_before: tuple[int, ...]
+    tokens_after: tuple[int, ...]
+
+
+class Stopwatch:
+    """Times of stages on one device. CUDA events are recorded always and read only when asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._open: dict[str, Any] = {}
+        self._spans: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self._spans.append((name, start, self._now()))
+
+    def start(self, name: str) -> None:
+        """Begin a stage that ends elsewhere."""
+        self._open[name] = self._now()
+
+    def stop(self, name: str) -> None:
+        """End a stage that `start` began; nothing happens when it has ended already."""
+        if name in self._open:
+            self._spans.append((name, self._open.pop(name), self._now()))
+
+    def seen(self, name: str) -> bool:
+        """Whether a stage has been timed."""
+        return any(span[0] == name for span in self._spans)
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds of each stage, summed over its spans; waits for the device on CUDA."""
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self._device)
+        totals: dict[str, float] = {}
+        for name, start, end in self._spans:
+            spent = start.elapsed_time(end) if self._device.type == "cuda" else (end - start) * 1000
+            totals[name] = totals.get(name, 0.0) + spent
+        return totals
+
+
+@dataclass(kw_only=True)
+class CallTrace:
+    """One call of ``generate`` or ``forward``: its clips, and where its time went.
+
+    Attributes:
+        videos: the clips, in order; empty for a prompt without video.
+        language: reductions inside the language model.
+        prompt_tokens: length of the prompt as the user wrote it.
+        prefill_tokens: length of what was prefilled.
+        outside: milliseconds that were spent before the call (``decoding``, ``preprocessing``), where known.
+    """
+
+    videos: list[VideoTrace] = field(default_factory=list)
+    language: list[LanguageReduction] = field(default_factory=list)
+    prompt_tokens: int = 0
+    prefill_tokens: int = 0
+    outside: dict[str, float] = field(default_factory=dict)
+    stopwatch: Stopwatch | None = field(default=None, repr=False)
+
+    @property
+    def clock(self) -> Stopwatch:
+        """The stopwatch of a call that is being timed. Raises `LookupError` where there is none."""
+        if self.stopwatch is None:
+            raise LookupError("this call has not been timed")
+        return self.stopwatch
+
+    @cached_property
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds per stage, in detail.
+
+        ``encoder`` (with what follows inside it), of that ``attention`` (the scores) and ``merging``; then
+        ``projection``, ``selection``, ``assembly``, ``prefill``; ``ttft`` is all of it.
+        """
+        return {} if self.stopwatch is None else self.stopwatch.milliseconds()
+
+    def split(self) -> dict[str, float]:
+        """Milliseconds as the paper splits them; the first four add up to ``ttft``.
+
+        ``vision_encoding`` (the encoder's own layers), ``token_processing`` (scores, merging, projector, pooling,
+        selection, assembly), ``prefill`` of the language model, ``overhead`` (the rest up to the first token),
+        ``ttft``, and ``decoding`` and ``preprocessing`` of the video, which come before, where known.
+        """
+        spent = self.milliseconds
+        if "ttft" not in spent:
+            return dict(self.outside)
+        inside = spent.get("attention", 0.0) + spent.get("merging", 0.0)
+        parts = {
+            "vision_encoding": spent.get("encoder", 0.0) - inside,
+            "token_processing": inside + sum(spent.get(name, 0.0) for name in ("projection", "selection", "assembly")),
+            "prefill": spent.get("prefill", 0.0),
+        }
+        overhead = spent["ttft"] - sum(parts.values())
+        return parts | {"overhead": overhead, "ttft": spent["ttft"]} | self.outside
+
+
+# A service that keeps a block open for long must not keep every call's tensors.
+_CALLS_KEPT = 64
+
+
+@dataclass
+class Trace:
+    """What happened inside one `earlytom.compress` block: its newest 64 calls."""
+
+    method: str = ""
+    calls: deque[CallTrace] = field(default_factory=lambda: deque(maxlen=_CALLS_KEPT), repr=False)
+
+    @property
+    def last(self) -> CallTrace:
+        """The newest call.
+
+        Raises:
+            LookupError: no call has succeeded yet.
+        """
+        if not self.calls:
+            raise LookupError("the trace is empty: no call of the model has succeeded inside this compress block yet")
+        return self.calls[-1]
+
+    @property
+    def videos(self) -> list[VideoTrace]:
+        """The clips of the newest call."""
+        return self.last.videos
+
+    def to_dict(self) -> dict[str, object]:
+        """The newest call as plain data, for JSON."""
+        call = self.last
+        return {
+            "method": self.method,
+            "prompt_tokens": call.prompt_tokens,
+            "prefill_tokens": call.prefill_tokens,
+            "split_milliseconds": {name: round(value, 3) for name, value in call.split().items()},
+            "milliseconds": {name: round(value, 3) for name, value in call.milliseconds.items()},
+            "videos": [_video_to_dict(video) for video in call.videos],
+            "language": [
+                {"layer": step.layer, "tokens_before": step.tokens_before, "tokens_after": step.tokens_after}
+                for step in call.language
+            ],
+        }
+
+
+def _video_to_dict(video: VideoTrace) -> dict[str, object]:
+    return {
+        "frames": video.grid.frames,
+        "frames_left": video.frames_left,
+        "tokens_uncompressed": video.grid.tokens,
+        "tokens": video.tokens,
+        "budget": video.budget,
+        "stepped_aside": video.stepped_aside,
+        "merges": [
+            {
+                "layer": merge.layer,
+                "frames_before": merge.frames_before,
+                "frames_after": merge.frames_after,
+                **merge.details,
+            }
+            for merge in video.merges
+        ],
+        "selection": dict(video.details),
+        "sources": video.sources(),
+        "source": dict(video.source),
+    }

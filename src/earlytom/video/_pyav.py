@@ -1,0 +1,359 @@
+"""Decoding with PyAV: frame table from packets, seeks to the keyframes needed, plain decoding where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from earlytom.errors import VideoError
+from earlytom.video._colour import to_rgb
+from earlytom.video._integrity import missing_bytes, moov_missing, tells_length
+from earlytom.video._orientation import upright
+from earlytom.video._source import Encoded
+from earlytom.video._table import Stretch, Table, scan, stretches
+from earlytom.video.sampling import Sampling
+from earlytom.video.types import Video
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from typing_extensions import Buffer
+
+__all__ = ["Clock", "clock", "examine_stream", "open_stream", "plain", "read_pyav"]
+
+# What libav itself assumes for raw streams, which carry no times.
+_RAW_FPS = 25.0
+
+# libav would play text as a film of a typing terminal, and follow playlists to other files.
+_REFUSED = {"tty": "text", "bin": "text", "hls": "a playlist", "dash": "a playlist", "concat": "a playlist"}
+
+
+class _UnusableError(Exception):
+    """Seeking did not give the frames the table promises; the cause, if any, is chained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Frame times of a stream.
+
+    Attributes:
+        start: stream time of the first frame in seconds.
+        timestamps: time of every frame in seconds since the first.
+        fps: average frames per second, None when unknown.
+        duration: seconds, None when unknown.
+    """
+
+    start: float
+    timestamps: tuple[float, ...]
+    fps: float | None
+    duration: float | None
+
+
+@dataclass(kw_only=True)
+class _Picker:
+    """Collects converted frames into one array and counts what was decoded."""
+
+    name: str
+    indices: list[int]
+    frames: npt.NDArray[np.uint8] | None = None
+    reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+    filled: set[int] = field(default_factory=set)
+    decoded: int = 0
+
+    def put(self, index: int, frame: VideoFrame) -> None:
+        side = frame.side_data.get("DISPLAYMATRIX")
+        matrix = None if side is None else np.frombuffer(bytes(cast("Buffer", side)), dtype=np.int32)
+        picture = upright(to_rgb(frame, self.reformatter), matrix)
+        if self.frames is None:
+            self.frames = np.empty((len(self.indices), *picture.shape), dtype=np.uint8)
+        if picture.shape != self.frames.shape[1:]:
+            raise VideoError(
+                f"{self.name}: the picture size changes from {self.frames.shape[2]}x{self.frames.shape[1]} to "
+                f"{picture.shape[1]}x{picture.shape[0]} at frame {index}"
+            )
+        slot = self.indices.index(index)
+        self.frames[slot] = picture
+        self.filled.add(slot)
+
+
+@contextmanager
+def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the video stream of a source for the length of the block.
+
+    Args:
+        source: encoded video.
+        threads: decoder threads, 0 for as many as there are cores.
+        strict: notice every damaged frame, at the price of speed.
+
+    Yields:
+        Container and stream, at the start.
+
+    Raises:
+        VideoError: not a video file, no video in it, or no decoder for it.
+    """
+    # With a thread per frame, libav gives frames out before it knows that they are damaged, and so by chance unmarked.
+    strict = strict or not tells_length(source.file)
+    source.file.seek(0)
+    try:
+        # The path is absolute: libav cannot read a protocol into one such as "a:b.mp4".
+        container = av.open(source.file if source.path is None else str(source.path), mode="r")
+    except (FFmpegError, OSError, ValueError) as error:
+        if moov_missing(source.file):
+            raise VideoError(f"{source.name}: truncated or unfinished: the index (moov box) is missing") from error
+        if isinstance(error, EOFError):
+            raise VideoError(f"{source.name}: truncated or without frames: ends before the first") from error
+        raise VideoError(f"{source.name}: not a video file, or corrupt: {plain(error)}") from error
+    with container:
+        if container.format.name in _REFUSED:
+            raise VideoError(f"{source.name}: is {_REFUSED[container.format.name]}, not a video file")
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            has_audio = "only audio" if container.streams.audio else "no video stream"
+            cover = " and a cover picture" if stream is not None else ""
+            raise VideoError(f"{source.name}: has {has_audio}{cover}, no video to read")
+        if not isinstance(stream, VideoStream) or stream.codec_context is None:
+            raise VideoError(f"{source.name}: no decoder for its video stream in this build of PyAV")
+        stream.thread_type = "SLICE" if strict else "AUTO"
+        stream.codec_context.thread_count = threads
+        yield container, stream
+
+
+def plain(error: Exception) -> str:
+    """First line of what an error says."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+def examine_stream(source: Encoded, container: InputContainer, stream: VideoStream) -> Table:
+    """Build the frame table and refuse a file whose end is missing.
+
+    Args:
+        source: the source ``container`` was opened from.
+        container: freshly opened container.
+        stream: its video stream.
+
+    Returns:
+        The table of the stream.
+
+    Raises:
+        VideoError: the file is truncated, or its packets cannot be read.
+    """
+    table = scan(container, stream)
+    missing = missing_bytes(source.file)
+    declared = stream.frames
+    # Complete video in a file cut off behind it (trailing audio, say) is no reason to refuse.
+    if missing and (table.corrupt or table.packets < declared or not declared):
+        whole = table.packets - table.corrupt
+        of = f" of {declared}" if declared else ""
+        raise VideoError(f"{source.name}: truncated: {missing} bytes are missing, {whole}{of} frames are there")
+    if table.error is not None:
+        raise VideoError(
+            f"{source.name}: corrupt: reading stops after {table.packets} frames: {plain(table.error)}"
+        ) from table.error
+    return table
+
+
+def _rate(stream: VideoStream) -> float | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def clock(table: Table, stream: VideoStream) -> Clock:
+    """Compute the times of all frames of a table without ``problem``, from pts."""
+    unit = float(stream.time_base or 0)
+    first = table.pts[table.order[0]]
+    times = tuple((table.pts[position] - first) * unit for position in table.order)
+    fps = _rate(stream)
+    duration = (table.end - first) * unit
+    if duration <= times[-1]:
+        duration = times[-1] + (1 / fps if fps else 0.0)
+    return Clock(start=first * unit, timestamps=times, fps=fps, duration=duration or None)
+
+
+def _seek(
+    container: InputContainer, stream: VideoStream, table: Table, position: int
+) -> Iterator[tuple[int, av.Packet]]:
+    """Packets from ``position`` (decode order) on, with their positions."""
+    where = table.where
+    keys = [at for at in range(position + 1) if table.key[at]][::-1][:3] or [0]
+    for key in keys:
+        # Some demuxers seek by decode time, some by presentation time; the smaller one never lands too late for long.
+        dts = table.dts[key]
+        container.seek(table.pts[key] if dts is None else min(dts, table.pts[key]), stream=stream, backward=True)
+        packets = container.demux(stream)
+        for packet in packets:
+            if packet.size == 0:
+                continue
+            at = where.get(packet.pts) if packet.pts is not None else None
+            if at is None or at > position:
+                break
+            if at == position:
+                yield at, packet
+                for later in packets:
+                    if later.size:
+                        if later.pts is None or later.pts not in where:
+                            raise _UnusableError
+                        yield where[later.pts], later
+                return
+    raise _UnusableError
+
+
+def _decode_stretch(
+    container: InputContainer, stream: VideoStream, table: Table, stretch: Stretch, picker: _Picker
+) -> None:
+    wanted = {table.pts[table.order[index]]: index for index in stretch.targets}
+    positions = {table.order[index] for index in stretch.targets}
+    starting = table.pts[stretch.start]
+    leading = min(wanted) >= starting
+    context = stream.codec_context
+    # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not.
+    can_skip = context.name == "h264"
+
+    def take(frames: list[VideoFrame]) -> None:
+        for frame in frames:
+            picker.decoded += 1
+            if frame.is_corrupt:
+                raise _UnusableError
+            if frame.pts in wanted:
+                picker.put(wanted.pop(frame.pts), frame)
+
+    try:
+        for at, packet in _seek(container, stream, table, stretch.start):
+            # Open GOP: frames shown before the starting keyframe refer to frames that were jumped over.
+            if not (leading and table.pts[at] < starting):
+                if can_skip:
+                    context.skip_frame = "DEFAULT" if at in positions else "NONREF"
+                take(context.decode(packet))
+            if at >= stretch.stop:
+                break
+        take(context.decode(None))
+    except FFmpegError as error:
+        raise _UnusableError from error
+    if wanted:
+        raise _UnusableError
+
+
+def _all_frames(
+    container: InputContainer, stream: VideoStream, has_keys: bool, damage: list[FFmpegError | None]
+) -> Iterator[VideoFrame]:
+    """Decode from the start; what fails after the first good frame is added to ``damage``."""
+    seen = started = False
+    for packet in container.demux(stream):
+        # A recording may start between keyframes; what comes before the first cannot be decoded and is not counted.
+        started = started or packet.is_keyframe or not has_keys
+        if not started:
+            continue
+        try:
+            frames = stream.codec_context.decode(packet)
+        except FFmpegError as error:
+            if seen:
+                damage.append(error)
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                if seen:
+                    damage.append(None)
+                continue
+            seen = True
+            yield frame
+
+
+def _read_by_decoding(source: Encoded, table: Table, sampling: Sampling, threads: int, decoded: int) -> Video:
+    """Count by decoding everything, then decode again up to the last frame wanted (memory stays small)."""
+    has_keys = any(table.key)
+    damage: list[FFmpegError | None] = []
+    # Without a problem in the table, it is damage that brought us here.
+    strict = table.problem is None
+    with open_stream(source, threads, strict=strict) as (container, stream):
+        pts = [frame.pts for frame in _all_frames(container, stream, has_keys, damage)]
+        unit = float(stream.time_base or 0)
+        fps = _rate(stream)
+        timed = container.format.name != "avi"
+    total = len(pts)
+    decoded += total
+    if damage or not total:
+        cause = next((error for error in damage if error is not None), None)
+        count = max(table.packets, total + len(damage))
+        detail = f" ({plain(cause)})" if cause else ""
+        if not count:
+            raise VideoError(f"{source.name}: the video stream holds no frames")
+        raise VideoError(
+            f"{source.name}: corrupt or truncated: {total} of {count} frames can be decoded{detail}"
+        ) from cause
+    known = [p for p in pts if p is not None]
+    if timed and len(known) == total and all(a < b for a, b in pairwise(known)):
+        times = tuple((p - known[0]) * unit for p in known)
+    else:
+        times = tuple(i / (fps or _RAW_FPS) for i in range(total))
+    picker = _Picker(name=source.name, indices=sampling.indices(total, fps, timestamps=times), decoded=decoded)
+    wanted = set(picker.indices)
+    with open_stream(source, threads, strict=strict) as (container, stream):
+        for index, frame in enumerate(_all_frames(container, stream, has_keys, damage)):
+            picker.decoded += 1
+            if index in wanted:
+                picker.put(index, frame)
+            if index == picker.indices[-1]:
+                break
+    duration = times[-1] + 1 / (fps or _RAW_FPS)
+    return _video(source, picker, Clock(start=0.0, timestamps=times, fps=fps, duration=duration))
+
+
+def _video(source: Encoded, picker: _Picker, times: Clock) -> Video:
+    if picker.frames is None or len(picker.filled) != len(picker.indices):
+        raise VideoError(
+            f"{source.name}: {len(picker.filled)} of {len(picker.indices)} frames asked for can be decoded"
+        )
+    return Video(
+        frames=picker.frames,
+        indices=tuple(picker.indices),
+        timestamps=tuple(times.timestamps[i] for i in picker.indices),
+        source_frames=len(times.timestamps),
+        source_fps=times.fps,
+        duration=times.duration,
+        decoder="pyav",
+        source=source.name,
+        decoded=picker.decoded,
+    )
+
+
+def read_pyav(source: Encoded, sampling: Sampling, threads: int) -> Video:
+    """Read frames with PyAV.
+
+    Args:
+        source: encoded video.
+        sampling: which frames.
+        threads: decoder threads, 0 for as many as there are cores.
+
+    Returns:
+        The frames.
+
+    Raises:
+        VideoError: no video in it, truncated, or a frame that is needed cannot be decoded cleanly.
+    """
+    decoded = 0
+    with open_stream(source, threads) as (container, stream):
+        table = examine_stream(source, container, stream)
+        if table.problem is None and table.order:
+            times = clock(table, stream)
+            picker = _Picker(
+                name=source.name,
+                indices=sampling.indices(len(table.order), times.fps, timestamps=times.timestamps),
+            )
+            try:
+                for stretch in stretches(table, picker.indices):
+                    _decode_stretch(container, stream, table, stretch, picker)
+                return _video(source, picker, times)
+            except (_UnusableError, FFmpegError):
+                # Seeking is only a shortcut: plain decoding has the last word on what the file holds.
+                decoded = picker.decoded
+    return _read_by_decoding(source, table, sampling, threads, decoded)

@@ -1,0 +1,95 @@
+"""Decoding with torchcodec, where it is installed and chosen."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from earlytom.errors import VideoError
+from earlytom.video._pyav import clock, examine_stream, open_stream, plain
+from earlytom.video._source import Encoded
+from earlytom.video.sampling import Sampling
+from earlytom.video.types import Video
+
+__all__ = ["read_torchcodec"]
+
+# Seconds; well below the time of one frame, well above rounding.
+_SAME_TIME = 5e-4
+
+
+def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
+    """Read frames with torchcodec.
+
+    The frame table is PyAV's (packets only, nothing is decoded), so the choice of frames and the errors for unusable
+    files are those of the default decoder; a file for which the two count differently is refused.
+
+    Args:
+        source: encoded video.
+        sampling: which frames.
+        threads: decoder threads, 0 for FFmpeg's own choice.
+
+    Returns:
+        The frames; ``decoded`` is None.
+
+    Raises:
+        VideoError: torchcodec is not installed or cannot load FFmpeg, or the video cannot be read.
+    """
+    try:
+        # By name: a plain import would not type-check the same with and without torchcodec installed.
+        decoders = importlib.import_module("torchcodec.decoders")
+    except ImportError as error:
+        raise VideoError(
+            f"{source.name}: decoder 'torchcodec' is not installed: pip install torchcodec "
+            "(the default decoder is 'pyav')"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise VideoError(
+            f"{source.name}: torchcodec is installed but cannot load FFmpeg's shared libraries: install FFmpeg "
+            f"(the default decoder is 'pyav'): {plain(error)}"
+        ) from error
+    with open_stream(source, threads) as (container, stream):
+        table = examine_stream(source, container, stream)
+        if table.problem is not None:
+            raise VideoError(f"{source.name}: torchcodec cannot number its frames: {table.problem}; use decoder='pyav'")
+        if not table.order:
+            raise VideoError(f"{source.name}: the video stream holds no frames")
+        times, number = clock(table, stream), stream.index
+    count = len(table.order)
+    indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
+    source.file.seek(0)
+    try:
+        decoder = decoders.VideoDecoder(
+            source.file if source.path is None else str(source.path),
+            stream_index=number,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=threads,
+        )
+        seen = decoder.metadata.num_frames
+        if seen != count:
+            raise VideoError(f"{source.name}: torchcodec counts {seen} frames, PyAV {count}; use decoder='pyav'")
+        batch = decoder.get_frames_at(indices)
+        frames = np.ascontiguousarray(batch.data.numpy())
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, VideoError):
+            raise
+        raise VideoError(f"{source.name}: torchcodec cannot decode it: {plain(error)}; use decoder='pyav'") from error
+    # Seen with torchcodec 0.17 on transport streams with B-frames: other frames than asked for, without an error.
+    for index, given in zip(indices, batch.pts_seconds.tolist(), strict=True):
+        wanted = times.start + times.timestamps[index]
+        if abs(given - wanted) > _SAME_TIME:
+            raise VideoError(
+                f"{source.name}: torchcodec gave the frame at {given:.3f} s for frame {index} at {wanted:.3f} s; "
+                "use decoder='pyav'"
+            )
+    return Video(
+        frames=frames,
+        indices=tuple(indices),
+        timestamps=tuple(times.timestamps[i] for i in indices),
+        source_frames=count,
+        source_fps=times.fps,
+        duration=times.duration,
+        decoder="torchcodec",
+        source=source.name,
+        decoded=None,
+    )

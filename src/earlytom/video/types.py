@@ -1,0 +1,41 @@
+"""The result of reading a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Video"]
+
+
+# eq=False: comparing arrays with == has no single truth value, so a generated __eq__ would raise.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """Frames picked from a video, with what is needed to say later where they came from.
+
+    Attributes:
+        frames: uint8 ``[T, H, W, 3]``, RGB, C-contiguous, upright (display matrix applied). The pixel aspect ratio is
+            left as stored: an anamorphic video stays squeezed.
+        indices: ``T`` frame numbers in the source, presentation order, strictly ascending, from 0.
+        timestamps: ``T`` presentation times in seconds since the first frame of the source; empty when the source has
+            no clock (arrays and images).
+        source_frames: number of frames in the source, at least ``T``.
+        source_fps: average frames per second of the source, None when it has no clock.
+        duration: seconds from the start of the first to the end of the last frame, None when unknown.
+        decoder: ``"pyav"``, ``"torchcodec"`` or ``"frames"`` (nothing had to be decoded).
+        source: the name used in messages: the path, ``"<bytes>"``, ``"<file object>"``, ``"<array>"``, ``"<tensor>"``
+            or ``"<images>"``.
+        decoded: number of frames the decoder put out to get these ``T``; None when the decoder does not tell.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    source_frames: int
+    source_fps: float | None
+    duration: float | None
+    decoder: str
+    source: str
+    decoded: int | None

@@ -1,0 +1,1 @@
+"""Pictures of what compression does. Needs matplotlib: ``pip install earlytom[eval]``."""

@@ -1,0 +1,190 @@
+"""``earlytom ask``: options, output, comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from earlytom.cli import session
+from earlytom.cli.app import app
+from earlytom.cli.compare import ratio
+from earlytom.cli.options import DecoderName, build_method, choose_clip
+from earlytom.errors import MethodError
+from earlytom.shipped import shipped_model
+
+QUICK = ("--frames", "8", "--max-new-tokens", "2")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_retention_and_preset_are_added_to_the_method() -> None:
+    method = build_method("earlytom:ema=0.8,merge_layers=6/14/20", 0.1, "videomme")
+    assert method.describe() == "earlytom:retention=0.1,merge_layers=6/14/20,ema=0.8,preset=videomme"
+    assert build_method("earlytom:retention=0.10", 0.1).retention == 0.1
+    assert build_method("none").name == "none"
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [("earlytom:retention=0.1", "--retention", "0.2"), ("earlytom:preset=mvbench", "--preset", "videomme")],
+)
+def test_an_option_given_twice_with_other_values_is_wrong_usage(
+    clip: Path, method: str, option: str, value: str
+) -> None:
+    result = invoke("ask", clip, "What?", "--method", method, option, value)
+    assert result.exit_code == 2
+    assert "give it once" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--stream", "--json"), "cannot be given together with --json"),
+        (("--stream", "--compare"), "cannot be given together with --compare"),
+        (("--frames", "4", "--fps", "2"), "cannot be given together with --frames"),
+        (("--max-frames", "4"), "is a limit for --fps"),
+        (("--compare", "--method", "none"), "needs a --method other than none"),
+    ],
+)
+def test_options_that_exclude_one_another(clip: Path, options: tuple[str, ...], words: str) -> None:
+    result = invoke("ask", clip, "What?", *options)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--method", "nonsense"), "unknown method 'nonsense'; the methods are: none"),
+        (("--retention", "1.5"), "retention must be a number in (0.0, 1.0], got 1.5"),
+        (("--method", "none", "--retention", "0.5"), "method 'none' keeps every token"),
+        (("--method", "none", "--preset", "mvbench"), "method 'none' has no option 'preset'"),
+        (("--preset", "nonsense"), "unknown preset 'nonsense'; the presets are: mvbench"),
+        (("--fps", "-1"), "Sampling.fps is -1.0"),
+        (("--model", "/nonexistent/model"), "cannot load a model from '/nonexistent/model'"),
+        (("--device", "abacus"), "device must be"),
+    ],
+)
+def test_bad_values_are_one_line_and_exit_code_1(clip: Path, options: tuple[str, ...], words: str) -> None:
+    result = invoke("ask", clip, "What?", *options)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    last = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(last) == 1
+    assert words in last[0]
+
+
+def test_a_file_that_is_no_video(tmp_path: Path, shared_model: Any) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("this is not a video")
+    result = invoke("ask", path, "What?")
+    assert result.exit_code == 1
+    assert str(path) in result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_sampling_options() -> None:
+    sampled = choose_clip(Path("x.mp4"), None, 2.0, 6, DecoderName.pyav).sampling
+    assert sampled is not None
+    assert (sampled.frames, sampled.fps, sampled.max_frames) == (None, 2.0, 6)
+    assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.torchcodec).sampling is None
+    assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.torchcodec).decoder == "torchcodec"
+
+
+def test_the_answer_is_all_that_goes_to_stdout(clip: Path, shared_model: Any) -> None:
+    expected = shared_model.ask(clip, "How many objects are there?", method="earlytom", max_new_tokens=2).text
+    result = invoke("ask", clip, "How many objects are there?", "--max-new-tokens", "2")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == expected + "\n"
+    assert "144 of 576 visual tokens (25.0%)" in result.stderr
+
+
+def test_streaming_prints_the_same_answer(clip: Path, shared_model: Any) -> None:
+    plain = invoke("ask", clip, "How many objects are there?", *QUICK)
+    streamed = invoke("ask", clip, "How many objects are there?", *QUICK, "--stream")
+    assert streamed.exit_code == 0, streamed.stderr
+    assert streamed.stdout.strip() == plain.stdout.strip()
+
+
+def test_the_shipped_model_is_honest_about_other_videos(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = session.shipped_model_note(None, clip)
+    assert words is not None
+    assert "only knows generated scenes" in words
+    assert "mean nothing" in words
+    assert "llava-hf/llava-onevision-qwen2-7b-ov-hf" in words
+    assert session.shipped_model_note(str(shipped_model()), clip) == words
+    assert session.shipped_model_note("llava-hf/other", clip) is None
+    monkeypatch.setattr(session, "sample_videos", lambda: [clip])
+    assert session.shipped_model_note(None, clip) is None
+
+
+def test_the_note_goes_to_stderr_and_into_json(clip: Path, shared_model: Any) -> None:
+    result = invoke("ask", clip, "What?", *QUICK, "--json")
+    document = json.loads(result.stdout)
+    assert document["notes"] == [session.shipped_model_note(None, clip)]
+    assert "note: the model that comes with earlytom is a tiny test model" in result.stderr
+
+
+def test_json_holds_answer_and_costs(clip: Path, shared_model: Any) -> None:
+    result = invoke("ask", clip, "What?", *QUICK, "--json", "--retention", "0.5")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["question"] == "What?"
+    assert document["method"] == "earlytom:retention=0.5"
+    assert document["visual_tokens"] * 2 == document["visual_tokens_uncompressed"] == 8 * 36
+    assert document["frames"] == 8
+    assert document["ttft"] > 0
+    assert document["trace"]["videos"][0]["tokens"] == 144
+    assert "video decoding and preprocessing are not" in document["ttft_scope"]
+
+
+def test_compare_runs_in_turns_on_one_reading(clip: Path, shared_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from earlytom.runtime.pipeline import VideoQA
+
+    asked: list[str] = []
+    videos: set[int] = set()
+    original = VideoQA.ask
+
+    def watched(self: VideoQA, video: Any, question: str, **options: Any) -> Any:
+        asked.append(options["method"].name)
+        videos.add(id(video))
+        return original(self, video, question, **options)
+
+    monkeypatch.setattr(VideoQA, "ask", watched)
+    result = invoke("ask", clip, "What?", *QUICK, "--compare", "--repeats", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert len(videos) == 1
+    assert sorted(asked[:2]) == sorted(asked[2:4]) == sorted(asked[4:]) == ["earlytom", "none"]
+    document = json.loads(result.stdout)
+    plain, short = document["runs"]
+    assert (plain["method"], short["method"]) == ("none", "earlytom:retention=0.25")
+    assert (plain["visual_tokens"], short["visual_tokens"]) == (288, 72)
+    assert plain["prefill_tokens"] - short["prefill_tokens"] == 216
+    assert plain["frames_left"] == 8 >= short["frames_left"]
+    assert len(plain["ttft_runs"]) == len(short["ttft_runs"]) == document["repeats"] == 2
+    assert plain["ttft"] == pytest.approx(sum(plain["ttft_runs"]) / 2)
+    assert document["ttft_speedup"] == pytest.approx(plain["ttft"] / short["ttft"])
+
+
+def test_compare_table(clip: Path, shared_model: Any) -> None:
+    result = invoke("ask", clip, "What?", *QUICK, "--compare", "--repeats", "1")
+    assert result.exit_code == 0, result.stderr
+    for words in ("answer", "72 of 288 (25.0%)", "8 -> 8", "prefill tokens", "TTFT, one run", "speed-up of TTFT"):
+        assert words in result.stdout
+    assert "video decoding and preprocessing are not" in " ".join(result.stdout.split())
+
+
+def test_a_slow_down_is_called_one() -> None:
+    assert ratio(1.25) == "1.25x"
+    assert ratio(0.8) == "0.80x (slower)"
+
+
+def test_a_malformed_method_is_told() -> None:
+    with pytest.raises(MethodError, match="expected option=value, got 'retention'"):
+        build_method("earlytom:retention", 0.2)

@@ -1,0 +1,120 @@
+"""Table 8 written out once more by hand, and its layers on encoders of other depths."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earlytom import EarlyTom, MethodError
+from earlytom.methods.presets import PRESETS, find_preset, scale_layers
+from reference.strategies import quick
+
+# fmt: off
+TABLE_8 = {
+    # LLaVA-OneVision-7B
+    ("mvbench", 0.25): (0.8, [6, 14, 20]),
+    ("mvbench", 0.20): (0.8, [6, 14, 20]),
+    ("mvbench", 0.15): (0.8, [6, 14, 20]),
+    ("mvbench", 0.10): (0.65, [8, 14, 20]),
+    ("egoschema", 0.25): (0.7, [10, 21, 23]),
+    ("egoschema", 0.20): (0.6, [10, 21, 23]),
+    ("egoschema", 0.15): (0.5, [10, 21, 23]),
+    ("egoschema", 0.10): (0.3, [10, 21, 23]),
+    ("longvideobench", 0.25): (0.8, [6, 21, 23]),
+    ("longvideobench", 0.20): (0.6, [10, 21, 23]),
+    ("longvideobench", 0.15): (0.5, [10, 21, 23]),
+    ("longvideobench", 0.10): (0.3, [10, 21, 23]),
+    ("videomme", 0.25): (0.6, [10, 21, 23]),
+    ("videomme", 0.20): (0.5, [8, 21, 23]),
+    ("videomme", 0.15): (0.4, [8, 21, 23]),
+    ("videomme", 0.10): (0.3, [10, 21, 23]),
+    # LLaVA-OneVision-0.5B
+    ("mvbench-0.5b", 0.25): (0.8, [8, 21, 23]),
+    ("mvbench-0.5b", 0.20): (0.8, [8, 21, 23]),
+    ("mvbench-0.5b", 0.15): (0.8, [8, 21, 23]),
+    ("mvbench-0.5b", 0.10): (0.65, [8, 21, 23]),
+    ("egoschema-0.5b", 0.25): (0.7, [10, 21, 23]),
+    ("egoschema-0.5b", 0.20): (0.6, [10, 21, 23]),
+    ("egoschema-0.5b", 0.15): (0.5, [10, 21, 23]),
+    ("egoschema-0.5b", 0.10): (0.3, [10, 21, 23]),
+    ("longvideobench-0.5b", 0.25): (0.8, [6, 21, 23]),
+    ("longvideobench-0.5b", 0.20): (0.6, [10, 21, 23]),
+    ("longvideobench-0.5b", 0.15): (0.5, [10, 21, 23]),
+    ("longvideobench-0.5b", 0.10): (0.3, [10, 21, 23]),
+    ("videomme-0.5b", 0.25): (0.6, [8, 21, 23]),
+    ("videomme-0.5b", 0.20): (0.5, [8, 21, 23]),
+    ("videomme-0.5b", 0.15): (0.4, [8, 21, 23]),
+    ("videomme-0.5b", 0.10): (0.3, [8, 21, 23]),
+}
+# fmt: on
+
+layer_triples = st.sampled_from([(6, 14, 20), (8, 14, 20), (10, 21, 23), (6, 21, 23), (8, 21, 23)])
+
+
+@pytest.mark.parametrize(("name", "retention"), TABLE_8)
+def test_every_cell_of_table_8(name, retention) -> None:
+    tau_seg, layers = TABLE_8[name, retention]
+    preset = find_preset(name, retention)
+    assert (preset.tau_seg, list(preset.merge_layers)) == (tau_seg, layers)
+
+
+def test_there_are_no_other_cells() -> None:
+    assert {(name, retention) for name, rows in PRESETS.items() for retention in rows} == set(TABLE_8)
+
+
+@pytest.mark.parametrize(("name", "retention"), TABLE_8)
+def test_a_preset_sets_layers_and_inner_merging_of_the_method(name, retention) -> None:
+    method = EarlyTom(preset=name, retention=retention)
+    assert list(method.encoder_plan(26).merge_layers) == TABLE_8[name, retention][1]
+    assert method.llm_plan(28).reduce_before == method.llm_plan(24).reduce_before == (18,)
+    assert (method.ema, method.max_window, method.inner_ratio) == (0.9, 6, 0.5)
+
+
+def test_knobs_given_by_hand_win_over_the_preset() -> None:
+    method = EarlyTom(preset="mvbench", merge_layers=(3, 5), inner_merging=False)
+    assert method.encoder_plan(26).merge_layers == (3, 5)
+    assert method.llm_plan(28).reduce_before == ()
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(MethodError, match=r"unknown preset 'mvbnch'; the presets are: mvbench, .*videomme-0\.5b"):
+        EarlyTom(preset="mvbnch")
+
+
+def test_a_retention_that_the_table_lacks_says_which_it_has() -> None:
+    with pytest.raises(MethodError, match=r"retention 0\.1, 0\.15, 0\.2, 0\.25, got 0\.3"):
+        EarlyTom(preset="mvbench", retention=0.3)
+
+
+@quick
+@given(layer_triples)
+def test_scaling_to_the_same_depth_changes_nothing(layers) -> None:
+    assert scale_layers(layers, 26) == layers
+
+
+@quick
+@given(layer_triples, st.integers(1, 80))
+def test_scaled_layers_ascend_and_fit_the_encoder(layers, depth) -> None:
+    scaled = scale_layers(layers, depth)
+    assert list(scaled) == sorted(set(scaled))
+    assert 1 <= len(scaled) <= len(layers)
+    assert all(0 <= layer < depth for layer in scaled)
+
+
+@quick
+@given(layer_triples, st.integers(8, 80))
+def test_no_layer_is_lost_where_the_encoder_has_room_for_all(layers, depth) -> None:
+    assert len(scale_layers(layers, depth)) == len(layers)
+
+
+@quick
+@given(layer_triples, st.integers(12, 80))
+def test_scaled_layers_lie_within_one_layer_of_26_of_the_same_share_of_the_depth(layers, depth) -> None:
+    for layer, scaled in zip(layers, scale_layers(layers, depth), strict=True):
+        assert abs(scaled - layer * depth / 26) <= depth / 26 + 0.5
+
+
+def test_layers_for_qwen2_5_vl_are_those_of_the_specification() -> None:
+    """methods.md 2.9: the same relative depth as [10, 21, 23] of 26 is [12, 26, 28] of 32."""
+    assert scale_layers((10, 21, 23), 32) == (12, 26, 28)

@@ -1,0 +1,112 @@
+"""Streaming segmentation against the naive walk, and what it promises."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earlytom.ops import adaptive_threshold, segment_frames
+from reference.segmentation import adaptive_thresholds_naively, segment_naively
+from reference.strategies import emas, quick, tables, thresholds, windows
+
+
+@quick
+@given(tables(), thresholds, emas, windows)
+def test_equals_the_naive_walk(table, threshold, ema, window) -> None:
+    segments = segment_frames(table, threshold=threshold, ema=ema, max_window=window)
+    assert segments == segment_naively(table, threshold, ema, window)
+
+
+@quick
+@given(tables(), thresholds, emas, windows)
+def test_segments_cover_every_frame_once_in_order_and_are_shorter_than_the_window(
+    table, threshold, ema, window
+) -> None:
+    segments = segment_frames(table, threshold=threshold, ema=ema, max_window=window)
+    assert [frame for first, last in segments for frame in range(first, last + 1)] == list(range(len(table)))
+    assert all(first <= last <= first + window - 2 for first, last in segments)
+
+
+@quick
+@given(tables(least=2), thresholds, emas, windows, st.data())
+def test_later_frames_never_change_earlier_decisions(table, threshold, ema, window, data) -> None:
+    frames = len(table)
+    change = data.draw(st.integers(1, frames - 1))
+    other = [list(row) for row in table]
+    for first in range(frames):
+        for second in range(max(first, change), frames):
+            other[first][second] = other[second][first] = data.draw(st.sampled_from([-1.0, 0.0, 0.5, 1.0]))
+    knobs = {"threshold": threshold, "ema": ema, "max_window": window}
+    starts = [first for first, _ in segment_frames(table, **knobs) if first < change]
+    assert starts == [first for first, _ in segment_frames(other, **knobs) if first < change]
+
+
+@quick
+@given(tables(), thresholds, emas, windows, st.integers(1, 14))
+def test_a_prefix_of_the_clip_is_cut_in_the_same_places(table, threshold, ema, window, length) -> None:
+    prefix = [row[:length] for row in table[:length]]
+    knobs = {"threshold": threshold, "ema": ema, "max_window": window}
+    starts = [first for first, _ in segment_frames(table, **knobs) if first < length]
+    assert starts == [first for first, _ in segment_frames(prefix, **knobs)]
+
+
+def test_the_reference_is_the_first_frame_of_the_segment_not_the_frame_before() -> None:
+    # Neighbours are alike, but the clip drifts away from its first frame.
+    table = [[1.0, 0.9, 0.2], [0.9, 1.0, 0.9], [0.2, 0.9, 1.0]]
+    assert segment_frames(table, threshold=0.5, ema=1.0, max_window=9) == [(0, 1), (2, 2)]
+
+
+def test_the_threshold_itself_still_belongs_to_the_segment() -> None:
+    table = [[1.0, 0.5], [0.5, 1.0]]
+    assert segment_frames(table, threshold=0.5, ema=1.0, max_window=9) == [(0, 1)]
+    assert segment_frames(table, threshold=0.5000001, ema=1.0, max_window=9) == [(0, 0), (1, 1)]
+
+
+def test_ema_weighs_the_new_similarity_and_starts_from_one() -> None:
+    table = [[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]]
+    # s = .6 * .5 + .4 = .7, then .6 * .5 + .4 * .7 = .58
+    assert segment_frames(table, threshold=0.57, ema=0.6, max_window=9) == [(0, 2)]
+    assert segment_frames(table, threshold=0.59, ema=0.6, max_window=9) == [(0, 1), (2, 2)]
+    assert segment_frames(table, threshold=0.71, ema=0.6, max_window=9) == [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(("window", "longest"), [(6, 5), (8, 7), (2, 1)])
+def test_identical_frames_fill_segments_of_window_less_one(window, longest) -> None:
+    segments = segment_frames([[1.0] * 32 for _ in range(32)], threshold=0.8, ema=0.9, max_window=window)
+    lengths = [last - first + 1 for first, last in segments]
+    assert lengths[:-1] == [longest] * (len(lengths) - 1)
+    assert sum(lengths) == 32
+
+
+@pytest.mark.parametrize("knobs", [{"threshold": -1.0}, {"threshold": 1.0}])
+def test_no_frames_give_no_segments_and_one_frame_gives_one(knobs) -> None:
+    assert segment_frames([], ema=0.9, max_window=6, **knobs) == []
+    assert segment_frames([[1.0]], ema=0.9, max_window=6, **knobs) == [(0, 0)]
+
+
+@quick
+@given(tables(), windows)
+def test_adaptive_threshold_equals_otsus_rule_in_exact_fractions(table, window) -> None:
+    threshold = adaptive_threshold(table, max_window=window)
+    assert any(threshold == pytest.approx(value, abs=1e-9) for value in adaptive_thresholds_naively(table, window))
+    assert 0.5 <= threshold <= 0.8
+
+
+def test_adaptive_threshold_ignores_pairs_that_segmentation_never_compares() -> None:
+    near = [[1.0 if abs(i - j) < 4 else -1.0 for j in range(10)] for i in range(10)]
+    assert adaptive_threshold(near, max_window=5) == 0.8
+    assert adaptive_threshold(near, max_window=6) < 0.8
+
+
+def test_adaptive_threshold_finds_a_hard_cut() -> None:
+    table = [[0.95 if (i < 7) == (j < 7) else 0.3 for j in range(14)] for i in range(14)]
+    threshold = adaptive_threshold(table, max_window=20)
+    assert threshold == pytest.approx(0.625)
+    assert segment_frames(table, threshold=threshold, ema=0.9, max_window=20) == [(0, 6), (7, 13)]
+
+
+def test_adaptive_threshold_of_clips_without_contrast_is_held_to_its_range() -> None:
+    for value, expected in ((1.0, 0.8), (0.7, 0.7), (0.1, 0.5), (-1.0, 0.5)):
+        flat = [[1.0 if i == j else value for j in range(6)] for i in range(6)]
+        assert adaptive_threshold(flat, max_window=6) == expected

@@ -1,0 +1,97 @@
+"""Similarity of frames against one pair and one token at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+
+from earlytom.ops import frame_similarity, similarity, unit_rows
+from reference.similarity import frame_similarity_naively
+from reference.strategies import quick, scene_clips
+
+
+@quick
+@given(scene_clips(most=8))
+def test_equals_the_naive_mean_of_cosines(features) -> None:
+    torch.testing.assert_close(
+        frame_similarity(features).double(), frame_similarity_naively(features), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_compared_in_float32(dtype) -> None:
+    features = (300 * torch.randn(5, 9, 64)).to(dtype)  # squares overflow float16
+    table = frame_similarity(features)
+    assert table.dtype == torch.float32
+    torch.testing.assert_close(table.double(), frame_similarity_naively(features.double()), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 7 * 5 * 3, 1 << 25])
+def test_chunks_of_tokens_add_up(monkeypatch, chunk) -> None:
+    monkeypatch.setattr(similarity, "_CHUNK_VALUES", chunk)
+    features = torch.randn(7, 11, 5)
+    torch.testing.assert_close(
+        frame_similarity(features).double(), frame_similarity_naively(features), atol=1e-6, rtol=0
+    )
+
+
+@quick
+@given(scene_clips())
+def test_table_is_symmetric_bounded_with_ones_on_the_diagonal_and_the_same_in_every_run(features) -> None:
+    table = frame_similarity(features)
+    torch.testing.assert_close(table, table.T, atol=1e-6, rtol=0)
+    assert float(table.abs().max()) <= 1 + 1e-5
+    torch.testing.assert_close(table.diagonal(), torch.ones(len(features)), atol=1e-5, rtol=0)
+    assert torch.equal(table, frame_similarity(features))
+
+
+def test_a_clip_within_a_batch_has_the_table_that_it_has_alone() -> None:
+    features = torch.randn(9, 9, 6)
+    torch.testing.assert_close(frame_similarity(features)[2:6, 2:6], frame_similarity(features[2:6]), atol=1e-6, rtol=0)
+
+
+def test_similarity_does_not_depend_on_the_length_of_token_vectors() -> None:
+    features = torch.randn(4, 9, 6)
+    scaled = features * torch.rand(4, 9, 1).add(0.1) * 50
+    torch.testing.assert_close(frame_similarity(scaled), frame_similarity(features), atol=1e-6, rtol=0)
+
+
+def test_zero_vectors_have_similarity_zero() -> None:
+    features = torch.randn(3, 4, 5)
+    features[1] = 0
+    table = frame_similarity(features)
+    assert torch.equal(table[1], torch.zeros(3))
+    assert torch.equal(table[:, 1], torch.zeros(3))
+    assert float(table[0, 0]) == pytest.approx(1)
+
+
+def test_one_zero_token_among_several_counts_as_zero() -> None:
+    frame = torch.ones(4, 5)
+    partly_black = frame.clone()
+    partly_black[0] = 0
+    assert float(frame_similarity(torch.stack([frame, partly_black]))[0, 1]) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_frame_that_is_not_finite_is_unlike_every_frame_and_harms_no_other(bad) -> None:
+    features = torch.randn(4, 9, 6)
+    expected = frame_similarity(features[[0, 1, 3]])
+    features[2, 3, 1] = bad
+    table = frame_similarity(features)
+    assert torch.equal(table[2], torch.zeros(4))
+    torch.testing.assert_close(table[[0, 1, 3]][:, [0, 1, 3]], expected, atol=1e-6, rtol=0)
+
+
+def test_identical_frames_have_identical_similarities() -> None:
+    features = torch.randn(1, 49, 48).expand(33, 49, 48).contiguous()
+    assert frame_similarity(features).unique().numel() == 1
+
+
+def test_unit_rows_have_length_one_and_zero_rows_stay_zero() -> None:
+    rows = torch.randn(3, 4, 5)
+    rows[1, 2] = 0
+    scaled = unit_rows(rows)
+    lengths = torch.ones(3, 4)
+    lengths[1, 2] = 0
+    torch.testing.assert_close(scaled.norm(dim=-1), lengths)

@@ -1,0 +1,124 @@
+"""VideoQA: files in, answers with honest numbers out. Runs on the shipped model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import earlytom
+
+
+@pytest.fixture(scope="module")
+def qa() -> earlytom.VideoQA:
+    return earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 255, (4, 96, 96, 3), dtype=np.uint8)
+    return np.repeat(scenes, 5, axis=0)
+
+
+def test_answer_counts_tokens_frames_and_time(qa, frames) -> None:
+    full = qa.ask(frames, "What colour is the circle?", method="none", max_new_tokens=4)
+    short = qa.ask(frames, "What colour is the circle?", method="earlytom:retention=0.25", max_new_tokens=4)
+    assert full.frames == qa.default_frames == 16
+    assert full.visual_tokens == full.visual_tokens_uncompressed == 16 * 36
+    assert short.visual_tokens == 16 * 36 // 4
+    assert full.prefill_tokens - short.prefill_tokens == full.visual_tokens - short.visual_tokens
+    assert short.frames_left < 16
+    assert full.frames_left == 16
+    assert 0 < short.ttft <= short.generation
+    assert short.trace.videos[0].source["frame_indices"][0] == 0
+    assert short.to_dict()["trace"]["method"] == "earlytom:retention=0.25"
+
+
+def test_plain_method_gives_what_stock_generate_gives(qa, frames) -> None:
+    answer = qa.ask(frames, "What shape is red?", method="none", max_new_tokens=5)
+    inputs = qa.prepare_inputs(qa.read(frames), "What shape is red?")
+    stock = qa.model.generate(**inputs, do_sample=False, max_new_tokens=5)
+    assert (
+        answer.text
+        == qa.processor.tokenizer.decode(stock[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    )
+
+
+def test_stream_gives_the_same_text(qa, frames) -> None:
+    question = "How many objects are there?"
+    pieces = list(qa.stream(frames, question, max_new_tokens=6))
+    assert "".join(pieces).strip() == qa.ask(frames, question, max_new_tokens=6).text
+    with pytest.raises(earlytom.VideoError, match="nowhere"):
+        list(qa.stream("nowhere.mp4", question))
+
+
+def test_sampling_and_frames_are_the_callers(qa, frames) -> None:
+    answer = qa.ask(frames, "What?", sampling=earlytom.Sampling(frames=7), max_new_tokens=1)
+    assert answer.frames == 7
+    single = qa.ask(frames[:1], "What?", max_new_tokens=1)
+    assert single.frames == 1
+    assert "one frame" in single.trace.videos[0].stepped_aside
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "abacus"}, "device"),
+        ({"device": "meta"}, "cpu"),
+        ({"device": "cuda:99"}, r"torch sees \d+ CUDA"),
+        ({"dtype": "int3"}, "float32, bfloat16, float16, auto"),
+        ({"attention": "no_such_attention"}, "no_such_attention"),
+    ],
+)
+def test_bad_loading_options_are_named(options, message) -> None:
+    with pytest.raises(earlytom.ModelError, match=message):
+        earlytom.VideoQA.load(earlytom.shipped_model(), **options)
+
+
+def test_missing_and_broken_checkpoints_are_named(tmp_path) -> None:
+    with pytest.raises(earlytom.ModelError, match="cannot load a model"):
+        earlytom.VideoQA.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(earlytom.ModelError):
+        earlytom.VideoQA.load(tmp_path)
+
+
+def test_an_empty_question_is_refused(qa, frames) -> None:
+    with pytest.raises(earlytom.EarlyTomError, match="empty"):
+        qa.ask(frames, "  ")
+
+
+def test_half_precision_loads_and_answers(frames) -> None:
+    qa = earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu", dtype="bfloat16")
+    assert next(qa.model.parameters()).dtype == torch.bfloat16
+    assert qa.ask(frames, "What colour is the circle?", max_new_tokens=2).new_tokens <= 2
+
+
+def test_closing_a_stream_early_frees_the_model(qa, frames) -> None:
+    stream = qa.stream(frames, "What colour is the circle?", max_new_tokens=2000, min_new_tokens=1999)
+    next(stream)
+    stream.close()
+    with earlytom.compress(qa.model, "none"):
+        pass
+    assert qa.ask(frames, "What colour is the circle?", max_new_tokens=2).new_tokens <= 2
+
+
+def test_beams_and_dictionaries_work(qa, frames) -> None:
+    question = "What colour is the circle?"
+    plain = qa.ask(frames, question, num_beams=2, max_new_tokens=3)
+    assert plain.text == qa.ask(frames, question, num_beams=2, max_new_tokens=3, return_dict_in_generate=True).text
+    with pytest.raises(earlytom.CompressionError, match="beam"):
+        list(qa.stream(frames, question, num_beams=2))
+
+
+def test_the_trace_knows_decoding_and_preprocessing(qa, frames) -> None:
+    split = qa.ask(frames, "What colour is the circle?", max_new_tokens=2).trace.last.split()
+    assert split["preprocessing"] > 0
+    assert split["decoding"] >= 0
+    assert split["ttft"] > split["vision_encoding"] > 0
+
+
+def test_placeholders_in_a_question_are_refused(qa, frames) -> None:
+    with pytest.raises(earlytom.CompressionError, match="placeholder '<video>'"):
+        qa.ask(frames, "what is in <video> ?")

@@ -1,0 +1,202 @@
+"""The algebra of `Reduction`: a dense matrix says what each operation must give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from earlytom import Reduction
+from reference.strategies import quick
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@st.composite
+def sparse_rows(draw: st.DrawFn, inputs: int) -> list[list[tuple[int, float]]]:
+    """Any output rows over ``inputs`` rows: copies, repeats, weights that do not sum to 1, negative ones."""
+    weight = st.sampled_from([1.0, 0.5, -0.25, 0.0, 1.5]) | st.floats(-2, 2, width=32)
+    entry = st.tuples(st.integers(0, inputs - 1), weight)
+    copy = st.integers(0, inputs - 1).map(lambda source: [(source, 1.0)])
+    return draw(st.lists(copy | st.lists(entry, min_size=1, max_size=4), min_size=1, max_size=6))
+
+
+def matrix(rows: list[list[tuple[int, float]]], inputs: int) -> Tensor:
+    dense = torch.zeros(len(rows), inputs, dtype=torch.float64)
+    for number, row in enumerate(rows):
+        for source, weight in row:
+            dense[number, source] += weight
+    return dense
+
+
+def general(reduction: Reduction, rows: Tensor) -> Tensor:
+    """What `apply` gives on its general path: one column at a time, as rows without further dimensions."""
+    columns = rows.flatten(1).unbind(1)
+    return torch.stack([reduction.apply(column) for column in columns], dim=1).view(-1, *rows.shape[1:])
+
+
+def bits(values: Tensor) -> Tensor:
+    return values.view(torch.int32 if values.element_size() == 4 else torch.int16)
+
+
+def with_extremes(dtype: torch.dtype) -> Tensor:
+    rows = torch.randn(6, 3, 4).to(dtype)
+    rows[1, 0] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
+    rows[2, 1, 0] = torch.finfo(dtype).smallest_normal / 2
+    return rows
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_identity_changes_no_bit(dtype) -> None:
+    rows = with_extremes(dtype)
+    assert torch.equal(bits(Reduction.identity(6).apply(rows)), bits(rows))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keep_copies_bit_for_bit(dtype) -> None:
+    rows, indices = with_extremes(dtype), torch.tensor([1, 2, 5])
+    assert torch.equal(bits(Reduction.keep(indices, 6).apply(rows)), bits(rows[indices]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_single_sources_of_weight_one_are_exact_copies_beside_weighted_rows(dtype) -> None:
+    rows = with_extremes(dtype)
+    reduction = Reduction.from_rows([[(0, 1.0)], [(1, 1.0)], [(3, 0.5), (4, 0.5)], [(2, 1.0)]], 6)
+    assert torch.equal(bits(reduction.apply(rows)[[0, 1, 3]]), bits(rows[[0, 1, 2]]))
+
+
+@quick
+@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), sparse_rows(n))), st.integers(0, 1000))
+def test_apply_equals_the_dense_matrix(case, seed) -> None:
+    inputs, rows = case
+    reduction = Reduction.from_rows(rows, inputs)
+    values = torch.randn(inputs, 2, 3, generator=torch.Generator().manual_seed(seed))
+    expected = torch.einsum("kn,nab->kab", matrix(rows, inputs), values.double())
+    torch.testing.assert_close(reduction.apply(values).double(), expected, atol=1e-5, rtol=1e-5)
+    assert (reduction.inputs, reduction.outputs) == (inputs, len(rows))
+
+
+@quick
+@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), sparse_rows(n))), st.sampled_from(DTYPES))
+def test_the_row_path_of_the_cpu_equals_the_general_path(case, dtype) -> None:
+    inputs, rows = case
+    reduction = Reduction.from_rows(rows, inputs)
+    values = torch.randn(inputs, 2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(reduction.apply(values), general(reduction, values))
+
+
+@quick
+@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), sparse_rows(n))), st.sampled_from(DTYPES))
+def test_runs_repeat_bit_for_bit_and_leave_the_input_alone(case, dtype) -> None:
+    inputs, rows = case
+    reduction = Reduction.from_rows(rows, inputs)
+    values = torch.randn(inputs, 5).to(dtype)
+    before = values.clone()
+    assert torch.equal(bits(reduction.apply(values)), bits(reduction.apply(values)))
+    assert torch.equal(bits(values), bits(before))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sums_run_in_float32_and_round_once(dtype) -> None:
+    values = torch.randn(40, 16).to(dtype)
+    reduction = Reduction.from_rows([[(i, 1 / 40) for i in range(40)]], 40)
+    exact = values.double().mean(dim=0)
+    assert torch.equal(reduction.apply(values)[0], exact.to(dtype))
+
+
+def test_from_rows_round_trips() -> None:
+    rows = [[(2, 0.5), (0, 0.25)], [(1, 1.0)], [(1, -2.0)]]
+    assert Reduction.from_rows(rows, 3).to_rows() == rows
+    assert Reduction.from_rows(rows, 3).counts() == [2, 1, 1]
+
+
+def test_from_rows_of_copies_is_a_pure_selection() -> None:
+    assert Reduction.from_rows([[(2, 1.0)], [(0, 1.0)]], 3).weight is None
+    assert Reduction.from_rows([[(2, 0.5)], [(0, 1.0)]], 3).weight is not None
+
+
+def test_a_reduction_to_nothing_gives_no_rows() -> None:
+    empty = Reduction.from_rows([], 3)
+    assert empty.outputs == 0
+    assert empty.apply(torch.randn(3, 4)).shape == (0, 4)
+
+
+@quick
+@given(st.integers(1, 12), st.data())
+def test_groups_equal_the_dense_matrix(inputs, data) -> None:
+    outputs = data.draw(st.integers(1, inputs))
+    rest = st.lists(st.integers(0, outputs - 1), min_size=inputs - outputs, max_size=inputs - outputs)
+    assignment = data.draw(st.permutations([*range(outputs), *data.draw(rest)]))
+    weight = torch.tensor(data.draw(st.lists(st.floats(-1, 1, width=32), min_size=inputs, max_size=inputs)))
+    anchor = torch.tensor([assignment.index(output) for output in range(outputs)])
+    reduction = Reduction.groups(torch.tensor(assignment), weight, anchor)
+    rows = [[(i, float(weight[i])) for i in range(inputs) if assignment[i] == j] for j in range(outputs)]
+    assert reduction.to_rows() == rows
+    assert (reduction.inputs, reduction.outputs) == (inputs, outputs)
+    assert torch.equal(reduction.survivors(), anchor)
+    values = torch.randn(inputs, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(reduction.apply(values).double(), matrix(rows, inputs) @ values.double())
+
+
+@quick
+@given(st.data())
+def test_then_equals_applying_one_after_the_other(data) -> None:
+    inputs = data.draw(st.integers(1, 7))
+    first = Reduction.from_rows(data.draw(sparse_rows(inputs)), inputs)
+    second = Reduction.from_rows(data.draw(sparse_rows(first.outputs)), first.outputs)
+    both = first.then(second)
+    values = torch.randn(inputs, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(both.apply(values), second.apply(first.apply(values)), atol=1e-4, rtol=1e-4)
+    assert torch.equal(both.survivors(), first.survivors()[second.survivors()])
+    assert (both.inputs, both.outputs) == (inputs, second.outputs)
+
+
+@quick
+@given(st.data())
+def test_composition_is_associative(data) -> None:
+    inputs = data.draw(st.integers(1, 6))
+    first = Reduction.from_rows(data.draw(sparse_rows(inputs)), inputs)
+    second = Reduction.from_rows(data.draw(sparse_rows(first.outputs)), first.outputs)
+    third = Reduction.from_rows(data.draw(sparse_rows(second.outputs)), second.outputs)
+    left, right = first.then(second).then(third), first.then(second.then(third))
+    assert left.counts() == right.counts()
+    torch.testing.assert_close(matrix(left.to_rows(), inputs), matrix(right.to_rows(), inputs), atol=1e-4, rtol=1e-5)
+    assert torch.equal(left.survivors(), right.survivors())
+
+
+@quick
+@given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), sparse_rows(n))))
+def test_the_identity_is_neutral_in_compositions(case) -> None:
+    inputs, rows = case
+    reduction = Reduction.from_rows(rows, inputs)
+    for same in (Reduction.identity(inputs).then(reduction), reduction.then(Reduction.identity(reduction.outputs))):
+        assert same.to_rows() == reduction.to_rows()
+        assert torch.equal(same.survivors(), reduction.survivors())
+
+
+def test_composed_selections_stay_bit_exact_copies() -> None:
+    both = Reduction.keep(torch.tensor([4, 2, 0]), 5).then(Reduction.keep(torch.tensor([0, 2]), 3))
+    assert both.weight is None
+    assert both.source.tolist() == [4, 0]
+
+
+def test_the_first_source_lends_its_place_unless_there_is_an_anchor() -> None:
+    reduction = Reduction.from_rows([[(1, 0.5), (2, 0.5)], [(0, 1.0)]], 3)
+    assert reduction.survivors().tolist() == [1, 0]
+    anchored = replace(reduction, anchor=torch.tensor([2, 0]))
+    assert anchored.survivors().tolist() == [2, 0]
+    assert anchored.then(Reduction.keep(torch.tensor([0]), 2)).survivors().tolist() == [2]
+
+
+def test_a_wrong_number_of_rows_raises() -> None:
+    with pytest.raises(ValueError, match="rows has 4 rows, but the reduction was made for 3"):
+        Reduction.identity(3).apply(torch.randn(4, 2))
+
+
+def test_reductions_that_do_not_fit_do_not_compose() -> None:
+    with pytest.raises(ValueError, match="takes 2 rows, but the first one gives 3"):
+        Reduction.identity(3).then(Reduction.identity(2))

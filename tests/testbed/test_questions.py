@@ -1,0 +1,139 @@
+"""Questions and answers: derived from the truth, answerable from it, and not from a constant."""
+
+import re
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from earlytom.testbed.questions import (
+    CORNERS,
+    NUMBERS,
+    SKILLS,
+    WORDINGS,
+    Question,
+    ask,
+    vocabulary,
+)
+from earlytom.testbed.scene_types import COLOURS, DIRECTIONS, SHAPES, Truth
+from earlytom.testbed.scenes import generate_clip
+
+Asked = list[tuple[Truth, Question]]
+
+
+@pytest.fixture(scope="module")
+def asked() -> Asked:
+    """Return all questions about 60 clips, each with the truth of its clip."""
+    rows: Asked = []
+    for seed in range(941_000_000, 941_000_060):
+        truth = generate_clip(seed)[1]
+        rows += [(truth, question) for question in ask(truth, np.random.default_rng(seed), per_skill=4)]
+    return rows
+
+
+def find(truth: Truth, text: str) -> list[int]:
+    """Return the objects that the words of ``text`` describe, in the order of the text."""
+    found: list[int] = []
+    pattern = rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}|object)|\b({'|'.join(SHAPES)})\b"
+    for colour, shape, alone in re.findall(pattern, text):
+        wanted = alone or shape
+        fits = [
+            column
+            for column, item in enumerate(truth.objects)
+            if truth.visible[:, column].any()
+            and item.colour == (colour or item.colour)
+            and wanted in (item.shape, "object")
+        ]
+        assert len(fits) == 1, (text, fits)
+        found += fits
+    return found
+
+
+def scene_meant(truth: Truth, text: str) -> int | None:
+    """Return the scene that the words of ``text`` name, or None."""
+    match = re.search(r"(first|second|third|last) scene", text)
+    if match is None:
+        return None
+    last = int(truth.scene[-1])
+    return last if match[1] == "last" else ("first", "second", "third").index(match[1])
+
+
+def shown_in(truth: Truth, scene: int) -> list[int]:
+    """Return the objects that the frames of one scene show, counted from pixels covered."""
+    covered = truth.coverage[truth.scene == scene].sum(axis=(0, 2, 3)) > 0
+    return [int(column) for column in np.flatnonzero(covered)]
+
+
+def oracle(truth: Truth, question: Question) -> str:
+    """Answer from coverage and centres alone, along another way than the questions were made."""
+    text, objects = question.text, find(truth, question.text)
+    if question.skill == "colour":
+        return truth.objects[objects[0]].colour
+    if question.skill == "shape":
+        return truth.objects[objects[0]].shape
+    if question.skill == "count":
+        return NUMBERS[len(shown_in(truth, scene_meant(truth, text) or 0)) - 1]
+    if question.skill == "brief":
+        frames = (truth.coverage.sum(axis=(2, 3)) > 0).sum(axis=0)
+        return truth.objects[int(frames.argmin())].name
+    if question.skill == "order":
+        scene = scene_meant(truth, text)
+        if scene is not None:
+            return truth.objects[shown_in(truth, scene)[0]].name
+        first_seen = [int(np.flatnonzero(truth.coverage[:, column].any(axis=(1, 2)))[0]) for column in objects]
+        late = re.search(r"\b(last|later)\b", text) is not None
+        return truth.objects[objects[int(np.argmax(first_seen) if late else np.argmin(first_seen))]].name
+    path = truth.centres[truth.coverage[:, objects[0]].any(axis=(1, 2)), objects[0]]
+    if question.skill == "position":
+        x, y = path.mean(axis=0)
+        return f"{'top' if y < 48 else 'bottom'} {'left' if x < 48 else 'right'}"
+    travelled = path[-1] - path[0]
+    return max(DIRECTIONS, key=lambda name: float(travelled @ np.array(DIRECTIONS[name])))
+
+
+def test_all_seven_skills_are_asked(asked: Asked) -> None:
+    counts = Counter(question.skill for _, question in asked)
+    assert set(counts) == set(SKILLS)
+    assert min(counts.values()) >= 15
+
+
+def test_an_oracle_that_answers_from_the_truth_is_always_right(asked: Asked) -> None:
+    wrong = [(question, oracle(truth, question)) for truth, question in asked]
+    wrong = [(question, said) for question, said in wrong if said != question.answer]
+    assert wrong == []
+
+
+def test_a_constant_answer_scores_near_chance(asked: Asked) -> None:
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for _, question in asked:
+        answers[question.skill][question.answer] += 1
+    options = {"colour": 6, "shape": 4, "direction": 4, "count": 3, "order": 24, "brief": 24, "position": 4}
+    for skill, counts in answers.items():
+        best = max(counts.values()) / counts.total()
+        assert best < 1 / options[skill] + 0.2, (skill, counts)
+
+
+def test_answers_are_one_or_two_known_words(asked: Asked) -> None:
+    words = set(vocabulary())
+    allowed = {*COLOURS, *SHAPES, *DIRECTIONS, *NUMBERS, *CORNERS}
+    allowed |= {f"{colour} {shape}" for colour in COLOURS for shape in SHAPES}
+    for _, question in asked:
+        assert question.answer in allowed
+        assert set(re.findall(r"\w+|[^\w\s]", question.text.lower())) <= words
+
+
+def test_every_skill_is_asked_in_three_wordings_or_more() -> None:
+    assert all(len(wordings) >= 3 for wordings in WORDINGS.values())
+
+
+def test_the_same_generator_asks_the_same_questions() -> None:
+    truth = generate_clip(941_000_007)[1]
+    assert ask(truth, np.random.default_rng(3)) == ask(truth, np.random.default_rng(3))
+
+
+def test_questions_about_chosen_frames_ask_only_what_these_show() -> None:
+    for seed in range(941_000_000, 941_000_030):
+        truth = generate_clip(seed)[1].select([0])
+        for question in ask(truth, np.random.default_rng(seed), per_skill=9):
+            assert question.skill in {"colour", "shape", "count", "position"}
+            assert all(truth.visible[0, column] for column in find(truth, question.text))
