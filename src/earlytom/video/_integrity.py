@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 __all__ = ["missing_bytes", "moov_missing", "tells_length"]
 
-_MEDIA_BOXES = (b"mdat", b"moov", b"moof")
+# The last stands for a box whose header is cut off.
+_MEDIA_BOXES = (b"mdat", b"moov", b"moof", b"")
 _MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp")
 
 
@@ -35,6 +36,9 @@ def _boxes(file: BinaryIO) -> list[tuple[bytes, int]]:
             break
         at += size
         found.append((kind, at))
+    if found and (at < total < at + 8 or (at == total and found[-1][0] == b"moof")):
+        # Cut within the header of a box, or before the data that a fragment's index announces.
+        found.append((b"", at + 8))
     return found
 
 
