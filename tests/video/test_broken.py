@@ -144,7 +144,11 @@ def test_transport_stream_cut_within_a_frame(clip: Factory) -> None:
             refused += 1
             assert re.fullmatch(r"<bytes>: corrupt or truncated: \d\d of \d\d frames can be decoded.*", str(error))  # noqa: PT017
         else:
-            assert numbers_of(video.frames) == list(range(video.source_frames))
+            # Frames shown earlier may be stored behind the cut; none that is given out may be another one.
+            numbers = numbers_of(video.frames)
+            assert numbers == sorted(set(numbers))
+            assert numbers[:-4] == list(range(len(numbers) - 4))
+            assert numbers[-1] < len(numbers) + 3
     assert refused > 10
 
 

@@ -102,7 +102,7 @@ def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Itera
     Raises:
         VideoError: not a video file, no video in it, or no decoder for it.
     """
-    # With a thread per frame, libav gives frames out before it knows that they are damaged, and so by chance unmarked.
+    # With several threads, libav gives frames out before it knows that they are damaged, and so by chance unmarked.
     strict = strict or not tells_length(source.file)
     source.file.seek(0)
     try:
@@ -124,8 +124,8 @@ def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Itera
             raise VideoError(f"{source.name}: has {has_audio}{cover}, no video to read")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             raise VideoError(f"{source.name}: no decoder for its video stream in this build of PyAV")
-        stream.thread_type = "SLICE" if strict else "AUTO"
-        stream.codec_context.thread_count = threads
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1 if strict else threads
         yield container, stream
 
 
