@@ -6,7 +6,7 @@ import pytest
 from earlytom.testbed.labels import IGNORED, patch_labels, token_labels
 from earlytom.testbed.scene_sampling import sample_clip
 from earlytom.testbed.scene_types import COLOURS, DIRECTIONS, SLOT_COUNT, Truth
-from earlytom.testbed.scenes import draw_clip, generate_clip, uniform_slots
+from earlytom.testbed.scenes import code_video, draw_clip, generate_clip, uniform_slots
 
 SEEDS = range(940_000_000, 940_000_025)
 
@@ -35,16 +35,19 @@ def test_equal_seeds_give_equal_clips_and_other_seeds_others() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_every_visible_object_has_its_colour_at_its_centre() -> None:
+def test_every_visible_object_has_its_colour_where_it_is() -> None:
     checked = 0
     for seed in SEEDS:
         frames, truth = generate_clip(seed, degrade=False)
         for frame, column in np.argwhere(truth.visible):
-            x, y = truth.centres[frame, column].round().astype(int)
-            pixel = frames[frame, y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).mean(axis=0)
+            row, across = np.unravel_index(truth.coverage[frame, column].argmax(), (12, 12))
+            if truth.coverage[frame, column, row, across] < 0.95:
+                continue
+            patch = frames[frame, 8 * row : 8 * row + 8, 8 * across : 8 * across + 8]
+            pixel = patch.reshape(-1, 3).mean(axis=0)
             assert nearest_colour(pixel) == truth.objects[column].colour, (seed, frame, column)
             checked += 1
-    assert checked > 400
+    assert checked > 300
 
 
 def test_an_object_that_is_not_visible_leaves_no_trace() -> None:
@@ -71,14 +74,17 @@ def test_the_centre_moves_the_way_the_truth_says() -> None:
             path = changed(truth, column)
             travelled = path[-1] - path[0]
             if item.direction is None:
-                assert np.abs(travelled).max() < 7
+                assert np.abs(travelled).max() < 16
                 continue
-            assert float(travelled @ np.array(DIRECTIONS[item.direction])) > 20
+            along = float(travelled @ np.array(DIRECTIONS[item.direction]))
+            if len(path) < 3 or np.ptp(path, axis=0).max() < 14:
+                continue
+            assert along > 8
             moved += 1
     assert moved > 10
 
 
-def test_scenes_are_cut_hard_and_last_at_least_four_frames() -> None:
+def test_cuts_change_more_than_anything_between_them_and_scenes_last_four_frames() -> None:
     lengths: set[int] = set()
     for seed in SEEDS:
         frames, truth = generate_clip(seed, degrade=False)
@@ -92,7 +98,65 @@ def test_scenes_are_cut_hard_and_last_at_least_four_frames() -> None:
     assert lengths == {1, 2, 3}
 
 
-def test_objects_never_overlap_and_no_colour_is_used_twice() -> None:
+def test_a_cross_fade_shows_both_scenes() -> None:
+    found = 0
+    for seed in SEEDS:
+        clip = sample_clip(seed)
+        for before, scene in zip(clip.scenes, clip.scenes[1:], strict=False):
+            if not scene.fade:
+                continue
+            cut = scene.first_slot - 0.5
+            slots = np.array([cut - 1.5, cut, cut + 1.5], dtype=np.float32)
+            if slots[0] < before.first_slot or slots[2] > scene.end_slot - 1:
+                continue
+            first, middle, last = draw_clip(clip, slots, degrade=False)[0].astype(float)
+            distance = np.abs(first - last).mean()
+            assert np.abs(middle - (first + last) / 2).mean() < 0.5 * distance + 4
+            found += 1
+    assert found > 3
+
+
+def test_what_makes_clips_hard_occurs() -> None:
+    clips = [sample_clip(seed) for seed in range(940_000_000, 940_000_200)]
+    scenes = [scene for clip in clips for scene in clip.scenes]
+    shares = {
+        "fade": np.mean([scene.fade > 0 for scene in scenes if scene.first_slot]),
+        "zoom": np.mean([scene.zoom != 1.0 for scene in scenes]),
+        "haze": np.mean([scene.haze_share > 0 for scene in scenes]),
+        "shake": np.mean([scene.shake > 0 for scene in scenes]),
+        "bar": np.mean([scene.occluder is not None for scene in scenes]),
+        "h264": np.mean([clip.rate_factor is not None for clip in clips]),
+        "brief": np.mean([any(item.brief for item in clip.objects) for clip in clips]),
+    }
+    assert all(0.12 < share < 0.6 for share in shares.values()), shares
+    radii = [item.radius for clip in clips for item in clip.objects]
+    assert max(radii) > 1.6 * min(radii)
+
+
+def test_moving_objects_pass_before_each_other_and_behind_bars() -> None:
+    hidden = crossed = 0
+    for seed in range(940_000_000, 940_000_060):
+        clip = sample_clip(seed)
+        _, truth = draw_clip(clip, uniform_slots(SLOT_COUNT), degrade=False)
+        area = truth.coverage.sum(axis=(2, 3))
+        for column, item in enumerate(truth.objects):
+            seen = area[truth.visible[:, column], column]
+            if item.direction and len(seen) and seen.min() < 0.7 * seen.max():
+                hidden += clip.scenes[item.scene].occluder is not None
+                crossed += clip.scenes[item.scene].occluder is None
+    assert hidden >= 3
+    assert crossed >= 3
+
+
+def test_coding_a_video_keeps_its_frames() -> None:
+    frames, _ = generate_clip(940_000_002, degrade=False)
+    fine, coarse = code_video(frames, 18), code_video(frames, 34)
+    assert fine.shape == frames.shape
+    errors = [np.abs(coded.astype(float) - frames).mean() for coded in (fine, coarse)]
+    assert 0 < errors[0] < errors[1] < 12
+
+
+def test_no_pixel_shows_two_objects_and_no_colour_is_used_twice() -> None:
     for seed in SEEDS:
         _, truth = generate_clip(seed)
         colours = [item.colour for item in truth.objects]
@@ -119,8 +183,7 @@ def test_patch_labels_name_the_object_under_the_patch() -> None:
         _, truth = generate_clip(seed)
         labels = patch_labels(truth)
         for frame, column in np.argwhere(truth.visible):
-            x, y = (truth.centres[frame, column] // 8).astype(int)
-            colour = labels.colour[frame, 12 * y + x]
+            colour = labels.colour[frame, int(truth.coverage[frame, column].argmax())]
             assert colour in (IGNORED, 1 + list(COLOURS).index(truth.objects[column].colour))
         assert np.array_equal(labels.count, truth.visible.sum(axis=1))
 

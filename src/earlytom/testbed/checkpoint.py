@@ -23,7 +23,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from earlytom.testbed.questions import vocabulary
+from earlytom.testbed import choices, questions
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
 FRAME_SIZE = 96
@@ -44,7 +44,8 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the word-level tokenizer: lower case, punctuation apart, American spelling of colour accepted."""
-    words = [*SPECIAL_TOKENS, *ROLES, *vocabulary()]
+    known = questions.vocabulary() | choices.vocabulary()
+    words = [*SPECIAL_TOKENS, *ROLES, *sorted(known - set(SPECIAL_TOKENS) - set(ROLES))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\bcolor"), "colour")]
@@ -94,7 +95,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
         vocab_size=len(tokenizer),
         hidden_size=192,
         intermediate_size=512,
-        num_hidden_layers=6,
+        num_hidden_layers=8,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,

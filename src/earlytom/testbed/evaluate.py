@@ -1,13 +1,13 @@
 """Accuracy of the test model per skill, through the stock processor and the stock ``generate()``.
 
-``python -m earlytom.testbed.evaluate`` asks about clips whose seeds training never uses, once with the video and once
-blind, with grey frames in its place, and writes ``metrics.json``.
+``python -m earlytom.testbed.evaluate`` asks about clips whose seeds training never uses, with the video, blind (grey
+frames in its place) and in wordings that training never uses, and writes ``metrics.json``.
 """
 
 import argparse
 import json
 import platform
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from earlytom.testbed.checkpoint import CHECKPOINT_FOLDER, load_checkpoint, question_prompt
+from earlytom.testbed.choices import mix_in_options
 from earlytom.testbed.questions import SKILLS, Question, ask
 from earlytom.testbed.scene_types import SLOT_COUNT, ByteArray
 from earlytom.testbed.scenes import generate_clip
@@ -26,6 +27,7 @@ from earlytom.testbed.scenes import generate_clip
 EVALUATION_SEED = 900_000_000
 METRICS_FILE = CHECKPOINT_FOLDER.parent / "metrics.json"
 GREY = 127
+LETTERS_SHARE = 0.4
 
 
 def answer(
@@ -45,10 +47,17 @@ def answer(
     return [text.strip().lower() for text in texts]
 
 
-def questions_of_clip(seed: int) -> tuple[ByteArray, list[Question]]:
-    """Return the frames, uint8 [16, 96, 96, 3], of an evaluation clip and the questions asked about it."""
+def questions_of_clip(
+    seed: int, letters_share: float = LETTERS_SHARE, paraphrase: bool = False
+) -> tuple[ByteArray, list[Question]]:
+    """Return the frames, uint8 [16, 96, 96, 3], of an evaluation clip and the questions asked about it.
+
+    About a share ``letters_share`` of them are multiple choice; with ``paraphrase`` all are worded as in no training.
+    """
     frames, truth = generate_clip(seed)
-    return frames, ask(truth, np.random.default_rng([seed, 5]))
+    generator = np.random.default_rng([seed, 5])
+    questions = ask(truth, generator, paraphrase=paraphrase)
+    return frames, mix_in_options(questions, truth, generator, letters_share)
 
 
 def evaluate(
@@ -58,48 +67,82 @@ def evaluate(
     blind_clips: int,
     first_seed: int = EVALUATION_SEED,
 ) -> dict[str, Any]:
-    """Return n, accuracy, blind accuracy and the best constant answer's accuracy, per skill and on average."""
-    seen: dict[str, list[bool]] = defaultdict(list)
-    blind: dict[str, list[bool]] = defaultdict(list)
-    truths: dict[str, Counter[str]] = defaultdict(Counter)
+    """Return the accuracy per skill and on average: free answers, letters, paraphrased, blind, best constant answer.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        clips: How many clips are asked about.
+        blind_clips: How many of them are asked about again with grey frames, and how many again in other words.
+        first_seed: Seed of the first clip.
+    """
+    seen, blind, paraphrased = _Marks(), _Marks(), _Marks()
     for number in tqdm(range(clips), desc="evaluate", unit="clip"):
         frames, questions = questions_of_clip(first_seed + number)
-        _mark(seen, questions, answer(model, processor, frames, [question.text for question in questions]))
-        for question in questions:
-            truths[question.skill][question.answer] += 1
+        texts = [question.text for question in questions]
+        seen.add(questions, answer(model, processor, frames, texts))
         if number < blind_clips:
-            grey = np.full_like(frames, GREY)
-            _mark(blind, questions, answer(model, processor, grey, [question.text for question in questions]))
+            blind.add(questions, answer(model, processor, np.full_like(frames, GREY), texts))
+            others = questions_of_clip(first_seed + number, letters_share=0.0, paraphrase=True)[1]
+            paraphrased.add(others, answer(model, processor, frames, [question.text for question in others]))
     skills = {
         skill: {
-            "n": len(seen[skill]),
-            "accuracy": _mean(seen[skill]),
-            "blind_n": len(blind[skill]),
-            "blind": _mean(blind[skill]),
-            "best_constant": round(max(truths[skill].values()) / max(len(seen[skill]), 1), 4),
+            "n": len(seen.of(skill)),
+            "accuracy": seen.accuracy(skill),
+            "free_n": len(seen.of(skill, letters=False)),
+            "free": seen.accuracy(skill, letters=False),
+            "letters_n": len(seen.of(skill, letters=True)),
+            "letters": seen.accuracy(skill, letters=True),
+            "paraphrased_n": len(paraphrased.of(skill)),
+            "paraphrased": paraphrased.accuracy(skill),
+            "blind_n": len(blind.of(skill)),
+            "blind_free": blind.accuracy(skill, letters=False),
+            "blind_letters": blind.accuracy(skill, letters=True),
+            "best_constant_free": seen.best_constant(skill),
+            "chance_letters": seen.chance(skill),
         }
         for skill in SKILLS
-        if seen[skill]
     }
+    names = ("accuracy", "free", "letters", "paraphrased", "blind_free", "blind_letters", "chance_letters")
+    averages = {name: round(float(np.mean([row[name] for row in skills.values()])), 4) for name in names}
     return {
-        "average": round(float(np.mean([row["accuracy"] for row in skills.values()])), 4),
-        "blind_average": round(float(np.mean([row["blind"] for row in skills.values()])), 4),
-        "questions": sum(len(rows) for rows in seen.values()),
+        "average": averages,
+        "questions": len(seen.rows),
         "skills": skills,
-        "seeds": {"first": first_seed, "clips": clips, "blind_clips": blind_clips},
+        "seeds": {"first": first_seed, "clips": clips, "blind_and_paraphrased_clips": blind_clips},
         "frames": SLOT_COUNT,
     }
 
 
-def _mark(marks: dict[str, list[bool]], questions: Sequence[Question], answers: Sequence[str]) -> None:
-    """Record which questions were answered rightly, by skill."""
-    for question, text in zip(questions, answers, strict=True):
-        marks[question.skill].append(text == question.answer)
+class _Marks:
+    """Which questions were answered rightly."""
 
+    def __init__(self) -> None:
+        """Start empty."""
+        self.rows: list[tuple[Question, bool]] = []
 
-def _mean(values: Sequence[bool]) -> float:
-    """Return the share of true values with four decimals; 0 if there are none."""
-    return round(float(np.mean(values)), 4) if values else 0.0
+    def add(self, questions: Sequence[Question], answers: Sequence[str]) -> None:
+        """Mark the answers to the questions about one clip."""
+        self.rows += [(item, text == item.answer) for item, text in zip(questions, answers, strict=True)]
+
+    def of(self, skill: str, letters: bool | None = None) -> list[bool]:
+        """Return the marks of a skill, of both forms or of one."""
+        return [right for item, right in self.rows if item.skill == skill and letters in (None, item.letters)]
+
+    def accuracy(self, skill: str, letters: bool | None = None) -> float:
+        """Return the share of right answers with four decimals; 0 if nothing was asked."""
+        marks = self.of(skill, letters)
+        return round(float(np.mean(marks)), 4) if marks else 0.0
+
+    def best_constant(self, skill: str) -> float:
+        """Return the share of the free questions that the best constant answer gets right."""
+        answers = Counter(item.answer for item, _ in self.rows if item.skill == skill and not item.letters)
+        return round(max(answers.values(), default=0) / max(answers.total(), 1), 4)
+
+    def chance(self, skill: str) -> float:
+        """Return the share of the questions with letters that guessing gets right."""
+        shares = [1.0 / len(item.options) for item, _ in self.rows if item.skill == skill and item.letters]
+        return round(float(np.mean(shares)), 4) if shares else 0.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -108,7 +151,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_FOLDER, help="folder of the checkpoint")
     parser.add_argument("--output", type=Path, default=METRICS_FILE, help="where to write the metrics")
     parser.add_argument("--clips", type=int, default=120, help="clips to ask about")
-    parser.add_argument("--blind-clips", type=int, default=60, help="clips to ask about with grey frames")
+    parser.add_argument(
+        "--blind-clips", type=int, default=60, help="clips to ask about with grey frames, and in other words"
+    )
     parser.add_argument("--training", default="", help="how the checkpoint was trained, kept in the metrics as it is")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     options = parser.parse_args(arguments)

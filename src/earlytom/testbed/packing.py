@@ -7,15 +7,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from earlytom.testbed.choices import mix_in_options, option_ends, reading_question
 from earlytom.testbed.labels import named_labels
 from earlytom.testbed.pool import View
-from earlytom.testbed.questions import FILLER_WORDS, SKILLS, Question, ask, comparison
+from earlytom.testbed.questions import FILLER_WORDS, Question, ask
 from earlytom.testbed.scene_types import COLOURS, Truth
 
 PREFIX_WORDS = 2
 _UNKNOWN_SHARE = 0.03
 _ASKED_MORE = {"colour": 1, "shape": 1, "count": 1, "order": 5}
 _LOWEST_RATE = 0.08
+_LETTERS_SHARE = 0.4
+LETTERS_GROUP = "letters"
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class PackedBatch:
         row, column: int64 [N], the tokens that predict an answer token, in ``[B, L]``.
         target: int64 [N], the answer tokens.
         question: int64 [N], the number of the question that each belongs to.
-        skills: The skill number of each question.
+        groups: What each question counts as: its skill, or ``letters`` if it has options.
         named: int64 [M, 4], the colour words inside questions: row and column in ``[B, L]``, then the scene and the
             motion of the object of that colour.
         compared: int64 [K, 3], the tokens that predict the answer of a comparison: row, column, and 0 where it asks for
             the first object or 1 for the last.
+        options: int64 [R, 4], the last tokens of options: row, column, 1 for the right one or 0, and the number of its
+            letter.
     """
 
     features: torch.Tensor
@@ -45,9 +50,35 @@ class PackedBatch:
     column: torch.Tensor
     target: torch.Tensor
     question: torch.Tensor
-    skills: torch.Tensor
+    groups: tuple[str, ...]
     named: torch.Tensor
     compared: torch.Tensor
+    options: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ReadingBatch:
+    """Questions without a video.
+
+    Attributes:
+        words: int64 [B, L], the tokens of the questions and answers, padded on the right.
+        answers: int64 [N, 3], the tokens that predict an answer token: row, column, and the answer token.
+        options: int64 [R, 4], as in `PackedBatch`.
+    """
+
+    words: torch.Tensor
+    answers: torch.Tensor
+    options: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One question as tokens: the last ``answer_length`` are its answer; ``options`` are (offset, right) pairs."""
+
+    question: Question
+    tokens: list[int]
+    answer_length: int
+    options: list[tuple[int, bool]]  # in the order of their letters
 
 
 class Packer:
@@ -63,13 +94,23 @@ class Packer:
         self.opening: list[int] = tokenizer("<|im_start|>user").input_ids
 
     def pack(
-        self, views: Sequence[View], questions_per_clip: int, generator: np.random.Generator, gaps: float
+        self,
+        views: Sequence[View],
+        questions_per_clip: int,
+        generator: np.random.Generator,
+        gaps: float,
     ) -> PackedBatch:
-        """Ask about each view and pack everything into one batch; a share ``gaps`` of the clips gets position gaps."""
+        """Ask about each view and pack everything into one batch.
+
+        Args:
+            views: The clips.
+            questions_per_clip: How many questions each gets, at most.
+            generator: Where chance comes from.
+            gaps: Share of the clips that get position gaps.
+        """
         prefix = PREFIX_WORDS + len(views[0].features) * self._tokens_per_frame + 1
-        asked = [ask(view.truth, generator, more=_ASKED_MORE)[:questions_per_clip] for view in views]
-        blocks = self._tokenise([question for questions in asked for question in questions], generator)
-        length = prefix + max(self._row_length(blocks, asked, row) for row in range(len(asked)))
+        rows = [self._blocks(view.truth, questions_per_clip, generator) for view in views]
+        length = prefix + max(sum(len(block.tokens) for block in blocks) for blocks in rows)
         words = np.full((len(views), length - prefix), self._tokenizer.pad_token_id, dtype=np.int64)
         owner = np.full((len(views), length), -1, dtype=np.int64)
         owner[:, :prefix] = 0
@@ -77,21 +118,26 @@ class Packer:
         spots: list[tuple[int, int, int, int]] = []
         named: list[tuple[int, int, int, int]] = []
         compared: list[tuple[int, int, int]] = []
-        number = 0
-        for row, questions in enumerate(asked):
+        options: list[tuple[int, int, int, int]] = []
+        groups: list[str] = []
+        for row, blocks in enumerate(rows):
             positions[row, :prefix] = _prefix_positions(prefix, generator, gaps)
             start = prefix
-            for index, item in enumerate(questions):
-                tokens, answer_length = blocks[number]
+            for index, block in enumerate(blocks):
+                tokens, last = block.tokens, block.answer_length
                 end = start + len(tokens)
                 words[row, start - prefix : end - prefix] = tokens
                 owner[row, start:end] = index + 1
                 positions[row, start:end] = positions[row, prefix - 1] + 1 + np.arange(len(tokens))
-                spots += [(row, end - back - 1, tokens[-back], number) for back in range(answer_length, 0, -1)]
-                named += self._named(tokens[:-answer_length], row, start, views[row].truth)
-                kind = comparison(item.text)
-                compared += [] if kind is None else [(row, end - answer_length - 1, kind)]
-                start, number = end, number + 1
+                spots += [(row, end - back - 1, tokens[-back], len(groups)) for back in range(last, 0, -1)]
+                named += self._named(tokens[:-last], row, start, views[row].truth)
+                if block.question.compares is not None:
+                    compared.append((row, end - last - 1, block.question.compares))
+                options += [
+                    (row, start + offset, int(right), letter) for letter, (offset, right) in enumerate(block.options)
+                ]
+                groups.append(LETTERS_GROUP if block.question.letters else block.question.skill)
+                start = end
         row_of, column_of, target, question = torch.tensor(spots, dtype=torch.int64).T
         return PackedBatch(
             features=torch.stack([view.features for view in views]),
@@ -102,10 +148,33 @@ class Packer:
             column=column_of,
             target=target,
             question=question,
-            skills=torch.tensor([SKILLS.index(item.skill) for questions in asked for item in questions]),
+            groups=tuple(groups),
             named=torch.tensor(named, dtype=torch.int64).reshape(-1, 4),
             compared=torch.tensor(compared, dtype=torch.int64).reshape(-1, 3),
+            options=torch.tensor(options, dtype=torch.int64).reshape(-1, 4),
         )
+
+    def read(self, count: int, generator: np.random.Generator) -> ReadingBatch:
+        """Return ``count`` questions without a video, whose answers stand in their texts."""
+        blocks = self._tokenise([reading_question(generator) for _ in range(count)], generator)
+        opening = len(self.opening)
+        length = opening + max(len(block.tokens) for block in blocks)
+        words = np.full((count, length), self._tokenizer.pad_token_id, dtype=np.int64)
+        spots: list[tuple[int, int, int]] = []
+        options: list[tuple[int, int, int, int]] = []
+        for row, block in enumerate(blocks):
+            end = opening + len(block.tokens)
+            words[row, :end] = [*self.opening, *block.tokens]
+            spots += [(row, end - back - 1, block.tokens[-back]) for back in range(block.answer_length, 0, -1)]
+            options += [
+                (row, opening + offset, int(right), letter) for letter, (offset, right) in enumerate(block.options)
+            ]
+        return ReadingBatch(torch.from_numpy(words), torch.tensor(spots), torch.tensor(options))
+
+    def _blocks(self, truth: Truth, count: int, generator: np.random.Generator) -> list[_Block]:
+        """Return the questions about one clip."""
+        questions = ask(truth, generator, more=_ASKED_MORE)[:count]
+        return self._tokenise(mix_in_options(questions, truth, generator, _LETTERS_SHARE), generator)
 
     def _named(self, tokens: list[int], row: int, start: int, truth: Truth) -> list[tuple[int, int, int, int]]:
         """Return row, column, scene and motion for every colour word of a question that starts at column ``start``."""
@@ -115,23 +184,21 @@ class Packer:
             if token in self._colours
         ]
 
-    @staticmethod
-    def _row_length(blocks: list[tuple[list[int], int]], asked: list[list[Question]], row: int) -> int:
-        """Return how many tokens the questions of one clip take."""
-        first = sum(len(questions) for questions in asked[:row])
-        return sum(len(tokens) for tokens, _ in blocks[first : first + len(asked[row])])
-
-    def _tokenise(self, questions: list[Question], generator: np.random.Generator) -> list[tuple[list[int], int]]:
-        """Return the tokens of each block and how many of them, at the end, are the answer and its end."""
+    def _tokenise(self, questions: list[Question], generator: np.random.Generator) -> list[_Block]:
+        """Return the tokens of each question and its answer; some small words become unknown ones."""
         asked = [f"\n{question.text}<|im_end|><|im_start|>assistant\n" for question in questions]
         answered = [f"{question.answer}<|im_end|>" for question in questions]
-        blocks: list[tuple[list[int], int]] = []
-        pairs = zip(self._tokenizer(asked).input_ids, self._tokenizer(answered).input_ids, strict=True)
-        for asked_tokens, answer_tokens in pairs:
-            tokens = np.array(asked_tokens)
+        coded = self._tokenizer(asked, return_offsets_mapping=True)
+        blocks: list[_Block] = []
+        for number, answer_tokens in enumerate(self._tokenizer(answered).input_ids):
+            question, tokens = questions[number], np.array(coded.input_ids[number])
             unknown = np.isin(tokens, self._fillers) & (generator.random(len(tokens)) < _UNKNOWN_SHARE)
+            # With options, "a" is a letter.
+            unknown &= not question.letters
             tokens[unknown] = self._unknown
-            blocks.append(([*tokens.tolist(), *answer_tokens], len(answer_tokens)))
+            ends = [end for _, end in coded.offset_mapping[number]]
+            options = [(ends.index(end + 1), right) for end, right in option_ends(question)]
+            blocks.append(_Block(question, [*tokens.tolist(), *answer_tokens], len(answer_tokens), options))
         return blocks
 
 

@@ -11,6 +11,7 @@ from earlytom.testbed.scene_types import (
     SLOT_COUNT,
     Clip,
     FloatArray,
+    Occluder,
     Scene,
     SceneObject,
 )
@@ -18,7 +19,10 @@ from earlytom.testbed.scene_types import (
 _SCENE_COUNT_WEIGHTS = (0.35, 0.4, 0.25)
 _SHORTEST_SCENE = 4
 _PLACEMENT_ATTEMPTS = 40
-_BORDER_UNITS = 3.0
+_BORDER_UNITS = 2.0
+_FADE_SHARE = 0.35
+_CODED_SHARE = 0.4
+_CROSSING_SHARE = 0.3
 
 
 def sample_clip(seed: int) -> Clip:
@@ -26,15 +30,16 @@ def sample_clip(seed: int) -> Clip:
     generator = np.random.default_rng([7919, seed])
     scene_count = 1 + int(generator.choice(3, p=_SCENE_COUNT_WEIGHTS))
     bounds = _scene_bounds(generator, scene_count)
-    scenes = tuple(_sample_scene(generator, first, end) for first, end in bounds)
+    scenes = tuple(_sample_scene(generator, first, end, number > 0) for number, (first, end) in enumerate(bounds))
     objects = _sample_objects(generator, scenes)
     blurred = generator.random() < 0.35
     return Clip(
         seed=seed,
         scenes=scenes,
         objects=objects,
-        noise=float(generator.uniform(0.0, 7.0)),
+        noise=float(generator.uniform(0.0, 8.0)),
         blur=float(generator.uniform(0.3, 0.8)) if blurred else 0.0,
+        rate_factor=int(generator.integers(18, 34)) if generator.random() < _CODED_SHARE else None,
         quality=int(generator.integers(45, 96)),
         flicker=float(generator.uniform(0.0, 0.03)),
     )
@@ -49,31 +54,67 @@ def _scene_bounds(generator: np.random.Generator, scene_count: int) -> list[tupl
     return [(int(first), int(end)) for first, end in zip(starts, ends, strict=True)]
 
 
-def _sample_scene(generator: np.random.Generator, first: int, end: int) -> Scene:
-    """Draw the background, camera and light of one scene."""
-    base = generator.uniform(40, 120, size=3) * 0.35 + generator.uniform(40, 120) * 0.65
-    contrast = generator.uniform(5.0, 26.0)
-    rough = generator.standard_normal((24, 24, 3)) * 0.35 + generator.standard_normal((24, 24, 1))
-    texture = np.clip(base + contrast * _smooth(rough), 12, 165).astype(np.uint8)
+def _sample_scene(generator: np.random.Generator, first: int, end: int, later: bool) -> Scene:
+    """Draw the background, camera and light of one scene; only a ``later`` scene can fade in from another."""
     still = generator.random() < 0.25
     speed = 0.0 if still else 1.0
-    window = float(generator.uniform(7.0, 13.0))
+    window = float(generator.uniform(7.0, 12.0))
     corner = generator.uniform(4.0, 20.0 - window, size=2)
-    drift = generator.uniform(-2.5, 2.5, size=2) * speed
+    drift = generator.uniform(-3.0, 3.0, size=2) * speed
+    hazy = generator.random() < 0.4
+    haze_drift = generator.uniform(-4.0, 4.0, size=2) * speed
     shift = generator.uniform(-3.0, 3.0, size=2) * speed
-    gain = generator.uniform(0.82, 1.12)
-    change = generator.uniform(-0.14, 0.14) * speed
+    zoomed = generator.random() < 0.3
+    zoom = generator.uniform(0.8, 1.25)
+    shaken = generator.random() < 0.3
+    gain = generator.uniform(0.8, 1.12) * generator.uniform(0.95, 1.05, size=3)
+    change = (generator.uniform(-0.25, 0.25) + generator.uniform(-0.05, 0.05, size=3)) * speed
+    fades = generator.random() < _FADE_SHARE
     return Scene(
         first_slot=first,
         end_slot=end,
-        texture=texture,
+        texture=_sample_texture(generator),
+        haze=_sample_texture(generator),
+        haze_share=float(generator.uniform(0.2, 0.45)) if hazy else 0.0,
         corner=(float(corner[0]), float(corner[1])),
         window=window,
         background_drift=(float(drift[0]), float(drift[1])),
+        haze_drift=(float(haze_drift[0]), float(haze_drift[1])),
         object_drift=(float(shift[0]), float(shift[1])),
-        gain_start=float(gain - change / 2),
-        gain_end=float(gain + change / 2),
+        zoom=float(zoom) if zoomed and not still else 1.0,
+        shake=float(generator.uniform(0.2, 0.7)) if shaken and not still else 0.0,
+        gain_start=_triple(gain - change / 2),
+        gain_end=_triple(gain + change / 2),
+        fade=float(generator.uniform(0.6, 1.2)) if later and fades else 0.0,
+        occluder=_sample_occluder(generator),
     )
+
+
+def _sample_texture(generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a smooth dull texture, uint8 [24, 24, 3]."""
+    base = generator.uniform(40, 120, size=3) * 0.35 + generator.uniform(40, 120) * 0.65
+    contrast = generator.uniform(5.0, 26.0)
+    rough = generator.standard_normal((24, 24, 3)) * 0.35 + generator.standard_normal((24, 24, 1))
+    texture: NDArray[np.uint8] = np.clip(base + contrast * _smooth(rough), 12, 165).astype(np.uint8)
+    return texture
+
+
+def _sample_occluder(generator: np.random.Generator) -> Occluder | None:
+    """Draw a bar before the objects, in one scene of five."""
+    wanted = generator.random() < 0.2
+    colour = generator.uniform(25, 110) * np.array([1.0, 0.95, 0.85]) * generator.uniform(0.95, 1.05, size=3)
+    bar = Occluder(
+        upright=bool(generator.random() < 0.6),
+        middle=float(generator.uniform(30.0, PICTURE_UNITS - 30.0)),
+        width=float(generator.uniform(6.0, 12.0)),
+        colour=_triple(colour),
+    )
+    return bar if wanted else None
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Turn an array [3] into a tuple."""
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,21 +158,41 @@ def _place_object(
     """Draw an object that stays inside the picture and clear of those already placed; None if none was found."""
     slots = np.arange(scene.first_slot, scene.end_slot, dtype=np.float32)
     moving = not brief and generator.random() < 0.6
+    crossing = generator.random() < _CROSSING_SHARE
     for attempt in range(_PLACEMENT_ATTEMPTS):
         still_moving = moving and attempt < _PLACEMENT_ATTEMPTS * 3 // 4
         item = _sample_object(generator, scene, number, colour, brief, still_moving)
-        path = item.path(slots)
-        margin = item.radius + _BORDER_UNITS
+        path = scene.seen_path(item, slots)
+        margin = item.radius * max(scene.zoom, 1.0) + _BORDER_UNITS
         inside = margin <= path.min() and path.max() <= PICTURE_UNITS - margin
-        if inside and all(_clear(path, item, other.path(slots), other) for other in placed):
+        others = [(scene.seen_path(other, slots), other) for other in placed]
+        share = 0.6 if crossing and still_moving else 1.0
+        if inside and _beside_bar(scene, path, item, still_moving) and _clear(path, item, others, scene, share):
             return item
     return None
 
 
-def _clear(path: FloatArray, item: SceneObject, other_path: FloatArray, other: SceneObject) -> bool:
-    """Tell whether two paths [T, 2] keep the objects from overlapping at every slot."""
-    distance = np.hypot(*(path - other_path).T)
-    return bool(distance.min() > 1.1 * (item.radius + other.radius))
+def _beside_bar(scene: Scene, path: FloatArray, item: SceneObject, moving: bool) -> bool:
+    """Tell whether the bar of the scene leaves most of the object to be seen; a moving one may pass behind it."""
+    if scene.occluder is None or moving:
+        return True
+    distance = np.abs(path[:, 0 if scene.occluder.upright else 1] - scene.occluder.middle)
+    return bool(distance.min() > scene.occluder.width / 2.0 + 0.4 * item.radius)
+
+
+def _clear(
+    path: FloatArray,
+    item: SceneObject,
+    others: list[tuple[FloatArray, SceneObject]],
+    scene: Scene,
+    share: float,
+) -> bool:
+    """Tell whether a path [T, 2] keeps the object clear of the others in at least a ``share`` of the slots."""
+    for other_path, other in others:
+        reach = 1.1 * (item.radius + other.radius) * max(scene.zoom, 1.0)
+        if float((np.hypot(*(path - other_path).T) > reach).mean()) < share:
+            return False
+    return True
 
 
 def _sample_object(
@@ -149,7 +210,7 @@ def _sample_object(
         visible_from, visible_until = appears - 0.5, appears + duration - 0.5
     elif moving:
         direction = str(generator.choice(list(DIRECTIONS)))
-        distance = generator.uniform(28.0, 44.0)
+        distance = generator.uniform(26.0, 46.0)
         displacement = (DIRECTIONS[direction][0] * distance, DIRECTIONS[direction][1] * distance)
         if generator.random() < 0.4 and last - first >= 5:
             rest = (last - first) * generator.uniform(0.1, 0.4)
@@ -158,7 +219,7 @@ def _sample_object(
     return SceneObject(
         colour=colour,
         shape=str(generator.choice(SHAPES)),
-        radius=float(generator.uniform(10.5, 13.5)),
+        radius=float(generator.uniform(8.5, 15.5)),
         angle=float(generator.uniform(-0.2, 0.2)),
         tint=(float(tint[0]), float(tint[1]), float(tint[2])),
         scene=number,

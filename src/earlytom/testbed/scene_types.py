@@ -68,34 +68,86 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Occluder:
+    """A bar in front of the objects, across the whole picture: its middle and width in units, its grey or brown."""
+
+    upright: bool
+    middle: float
+    width: float
+    colour: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Scene:
-    """The stretch between two hard cuts: its slots, its background texture [24, 24, 3] uint8, camera and light."""
+    """The stretch between two cuts: its slots, what is behind and in front of the objects, camera and light.
+
+    Attributes:
+        first_slot, end_slot: The slots it lasts, the end excluded.
+        texture, haze: uint8 [24, 24, 3], the background, and what moves before it with ``haze_share`` of the picture.
+        corner, window: Where the camera looks in the texture, in cells.
+        background_drift, haze_drift, object_drift: How far they have moved when the scene ends, in cells and units.
+        zoom: Size of everything when the scene ends, over its size when it starts.
+        shake: Standard deviation of the camera's shaking, in units.
+        gain_start, gain_end: Brightness of the three colours when the scene starts and ends.
+        fade: Half the length of the cross-fade from the scene before, in slots; 0 for a hard cut.
+        occluder: A bar before the objects, or None.
+    """
 
     first_slot: int
     end_slot: int
     texture: ByteArray
+    haze: ByteArray
+    haze_share: float
     corner: tuple[float, float]
     window: float
     background_drift: tuple[float, float]
+    haze_drift: tuple[float, float]
     object_drift: tuple[float, float]
-    gain_start: float
-    gain_end: float
+    zoom: float
+    shake: float
+    gain_start: tuple[float, float, float]
+    gain_end: tuple[float, float, float]
+    fade: float
+    occluder: Occluder | None
 
     def progress(self, slots: FloatArray) -> FloatArray:
         """Return how far the scene has run, 0 to 1, at the times ``slots`` [T]; float32 [T]."""
         length = max(self.end_slot - 1 - self.first_slot, 1)
         return np.clip((slots - self.first_slot) / length, 0.0, 1.0).astype(np.float32)
 
+    def scale(self, slots: FloatArray) -> FloatArray:
+        """Return the size of everything at the times ``slots`` [T], over its size when the scene starts; [T]."""
+        result: FloatArray = 1.0 + (self.zoom - 1.0) * self.progress(slots)
+        return result
+
+    def seen_path(self, item: SceneObject, slots: FloatArray) -> FloatArray:
+        """Return the centres [T, 2] of an object as the camera sees them, shaking excluded; in units."""
+        shift = self.progress(slots)[:, None] * np.array(self.object_drift, dtype=np.float32)
+        middle = PICTURE_UNITS / 2.0
+        result: FloatArray = middle + (item.path(slots) + shift - middle) * self.scale(slots)[:, None]
+        return result.astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Clip:
-    """The full description of a clip, before it is drawn."""
+    """The full description of a clip, before it is drawn.
+
+    Attributes:
+        seed: What it was drawn from.
+        scenes, objects: What it shows.
+        noise: Standard deviation of the sensor's noise, of 255.
+        blur: Radius of the lens' blur in units; 0 for none.
+        rate_factor: Constant rate factor of its H.264 coding; None where JPEG of ``quality`` stands in for it.
+        quality: JPEG quality.
+        flicker: Standard deviation of the light from frame to frame.
+    """
 
     seed: int
     scenes: tuple[Scene, ...]
     objects: tuple[SceneObject, ...]
     noise: float
     blur: float
+    rate_factor: int | None
     quality: int
     flicker: float
 
@@ -107,9 +159,9 @@ class Truth:
     Attributes:
         objects: The O objects of the clip.
         scene: int64 [T], number of the scene of each frame, from 0.
-        visible: bool [T, O], whether the object is in the frame.
+        visible: bool [T, O], whether the object is in the frame, and not hidden behind another or behind a bar.
         centres: float32 [T, O, 2], x and y of the centre in units, camera shift included.
-        coverage: float32 [T, O, 12, 12], share of each patch that the object covers, 0 to 1.
+        coverage: float32 [T, O, 12, 12], share of each patch that shows the object, 0 to 1.
     """
 
     objects: tuple[SceneObject, ...]

@@ -19,8 +19,10 @@ from earlytom.testbed.checkpoint import (
     build_model,
     build_processor,
     build_vision_config,
+    load_checkpoint,
     save_checkpoint,
 )
+from earlytom.testbed.starting import start_from
 from earlytom.testbed.training_encoder import train_encoder
 from earlytom.testbed.training_language import train_language
 
@@ -40,9 +42,15 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     """Run both stages and write the checkpoint and the training curve."""
     torch.manual_seed(0)
     tower = SiglipVisionModel(build_vision_config()).to(device)
-    curve = train_encoder(tower, options.output, options.encoder_minutes, options.resume, device)
+    if options.start:
+        tower.load_state_dict(load_checkpoint(options.start)[0].model.vision_tower.state_dict())
+    curve = train_encoder(
+        tower, options.output, options.encoder_minutes, options.resume, device, fresh=options.start is None
+    )
     processor = build_processor()
     model = build_model(processor.tokenizer).to(device)
+    if options.start:
+        start_from(model, processor.tokenizer, options.start)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     folders = [options.output / "checkpoint", *([CHECKPOINT_FOLDER] if options.install else [])]
 
@@ -79,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder for the saved state and the checkpoint")
     parser.add_argument("--minutes", type=float, default=102.0, help="training time of both stages together")
     parser.add_argument("--encoder-minutes", type=float, default=13.0, help="part of it for the encoder")
+    parser.add_argument("--start", type=Path, help="folder of a trained checkpoint to start from instead of nothing")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
     parser.add_argument("--install", action="store_true", help="also replace the checkpoint inside this package")

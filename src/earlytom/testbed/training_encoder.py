@@ -124,11 +124,12 @@ def frame_batch(step: int, clips: int = _CLIPS_PER_STEP) -> tuple[ByteArray, Pat
 
 
 def train_encoder(
-    tower: SiglipVisionModel, folder: Path, minutes: float, resume: bool, device: torch.device
+    tower: SiglipVisionModel, folder: Path, minutes: float, resume: bool, device: torch.device, fresh: bool = True
 ) -> list[dict[str, Any]]:
-    """Train the tower in place for ``minutes``; returns the training curve."""
+    """Train the tower in place for ``minutes``, a ``fresh`` one or one that has learnt; returns the training curve."""
     record = StageRecord("encoder", folder, minutes)
-    initialise_positions(tower)
+    if fresh:
+        initialise_positions(tower)
     heads = DenseHeads(tower.config.hidden_size).to(device)
     optimiser = JointOptimiser(*split_parameters(tower, heads, skip=tower.post_layernorm.parameters()))
     saved = record.load() if resume else None

@@ -1,9 +1,10 @@
 """Second stage: the projector and the language model learn to answer, on the frozen encoder's cached output.
 
-The clip grows from 1 over 4 and 8 to 16 frames. Next to the answers, dense labels of every video token are learnt in
-the middle of the language model: the words of the object's colour, shape and place after layer 2; motion, place,
-scene, frame and number of objects after layer 4; and, after layer 5, scene and motion of the objects that a question
-names, at its own words, and whether a comparison asks for the first or the last object.
+First what letters are for, from texts alone; then the clip grows from 1 over 4 and 8 to 16 frames. Next to the answers,
+dense labels of every video token are learnt in the middle of the language model: the words of the object's colour,
+shape and place after layer 2; motion, place, scene, frame and number of objects after layer 4; after layer 5, scene and
+motion of the objects that a question names, at its own words, and whether a comparison asks for the first or the last
+object; at the end of each option its letter after layer 4, and whether it is the right one after layers 6 and 7.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from earlytom.testbed.checkpoint import TOKENS_PER_FRAME
+from earlytom.testbed.choices import LETTERS
 from earlytom.testbed.labels import IGNORED, TOKEN_GRID, token_labels
 from earlytom.testbed.optimiser import JointOptimiser, schedule, split_parameters
-from earlytom.testbed.packing import PREFIX_WORDS, PackedBatch, Packer
+from earlytom.testbed.packing import PREFIX_WORDS, PackedBatch, Packer, ReadingBatch
 from earlytom.testbed.pool import ClipPool, View
 from earlytom.testbed.progress import RunningMean, StageRecord
 from earlytom.testbed.questions import SKILLS
@@ -31,8 +33,12 @@ _FIRST_CLIPS = 160
 _WORD_LAYER = 2
 _EVENT_LAYER = 4
 _QUESTION_LAYER = 5
+_OPTION_LAYERS = (6, 7)
+_OPTION_WEIGHT = 1.5
+_READING_BATCH = 48
+_READING_WEIGHT = 2.0
 _AUXILIARY_WEIGHT = 0.4
-_ORDER_WEIGHT = 2.0
+_WEIGHTS = {"order": 2.0}
 _EVENT_CLASSES = {"motion": 5, "brief": 2, "object": 2, "count": 5, "scene": 3, "frame": 16, "row": 6, "column": 6}
 
 
@@ -41,6 +47,7 @@ class Phase:
     """One length of clip: its frames, clips and questions a step, new clips a step, share of clips with position gaps.
 
     It ends when ``until`` of the stage's time is used, or earlier once the mean accuracy of all skills is ``enough``.
+    The first one has no video at all: what letters are for is learnt from texts, since beside video it is drowned.
     """
 
     frames: int
@@ -53,9 +60,10 @@ class Phase:
 
 
 PHASES = (
-    Phase(frames=1, clips=40, questions=5, additions=2, gaps=0.75, until=0.11, enough=0.93),
-    Phase(frames=4, clips=20, questions=8, additions=2, gaps=0.75, until=0.33, enough=0.93),
-    Phase(frames=8, clips=14, questions=8, additions=3, gaps=0.4, until=0.75, enough=0.93),
+    Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.9),
+    Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.75, until=0.16, enough=0.93),
+    Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.34, enough=0.93),
+    Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.65, enough=0.93),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.4, until=0.85, enough=0.97),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.75, until=1.0, enough=2.0),
 )
@@ -68,6 +76,7 @@ class EventHeads(nn.Module):
         """Build one head for every label."""
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in _EVENT_CLASSES.items()})
+        self.option = nn.Linear(width, 2)
 
     def loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the summed cross-entropy for ``hidden`` [B, T * 36, width] and labels int64 [B, T * 36]."""
@@ -77,6 +86,11 @@ class EventHeads(nn.Module):
             total = total + _mean_loss(head(hidden), labels[name])
         brief = labels["brief"].masked_fill(labels["brief"] == 0, IGNORED)
         return total + _mean_loss(self.heads["brief"](hidden), brief)
+
+    def option_logits(self, hidden: torch.Tensor, options: torch.Tensor) -> torch.Tensor:
+        """Return logits [R, 2] of options being wrong or right, from [B, L, width] and int64 [R, 4]."""
+        logits: torch.Tensor = self.option(functional.rms_norm(hidden[options[:, 0], options[:, 1]], hidden.shape[-1:]))
+        return logits
 
     def named_loss(self, hidden: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing scene and motion of the objects that questions name, from [B, L, width]."""
@@ -122,6 +136,7 @@ class LanguageTrainer:
         self.heads = EventHeads(self._width).to(device)
         self._opening = torch.tensor(self.packer.opening, device=device)
         words = {"colour": tuple(COLOURS), "shape": SHAPES, "top": ("top", "bottom"), "left": ("left", "right")}
+        self._letters = torch.tensor(tokenizer.convert_tokens_to_ids(list(LETTERS)), device=device)
         self._kinds = torch.tensor(tokenizer.convert_tokens_to_ids(["first", "last"]), device=device)
         self._words = {
             name: torch.tensor(tokenizer.convert_tokens_to_ids(list(choices)), device=device)
@@ -163,7 +178,8 @@ class LanguageTrainer:
         states = self.hidden_states(batch)
         logits = self.answer_logits(states[-1], batch)
         target = batch.target.to(self.device)
-        weight = torch.where(batch.skills == SKILLS.index("order"), _ORDER_WEIGHT, 1.0)[batch.question].to(self.device)
+        weights = torch.tensor([_WEIGHTS.get(group, 1.0) for group in batch.groups])
+        weight = weights[batch.question].to(self.device)
         answer = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
         labels = {name: values.to(self.device) for name, values in event_labels(views).items()}
         video = slice(PREFIX_WORDS, PREFIX_WORDS + labels["frame"].shape[1])
@@ -171,9 +187,24 @@ class LanguageTrainer:
         dense = dense + self._word_loss(states[_WORD_LAYER][:, video], labels)
         dense = dense + self.heads.named_loss(states[_QUESTION_LAYER], batch.named.to(self.device))
         dense = dense + self._comparison_loss(states[_EVENT_LAYER], batch.compared.to(self.device))
+        values = {"loss": float(answer.detach()), "dense": float(dense.detach())}
+        if len(batch.options):
+            options, known = self._option_loss(states, batch.options.to(self.device))
+            dense = dense + _OPTION_WEIGHT * options
+            values["options"] = known
         right = (logits.argmax(-1) == target).cpu()
-        values = {"loss": float(answer.detach()), "dense": float(dense.detach())} | skill_accuracy(right, batch)
-        return answer + _AUXILIARY_WEIGHT * dense, values
+        return answer + _AUXILIARY_WEIGHT * dense, values | group_accuracy(right, batch)
+
+    def reading_loss(self, batch: ReadingBatch) -> tuple[torch.Tensor, float]:
+        """Return the loss of naming the letter of an answer that stands in the text, and the share of right ones."""
+        words, answers = batch.words.to(self.device), batch.answers.to(self.device)
+        output = self.model.model.language_model(input_ids=words, output_hidden_states=True, use_cache=False)
+        logits = self.model.lm_head(output.last_hidden_state[answers[:, 0], answers[:, 1]])
+        loss = functional.cross_entropy(logits, answers[:, 2])
+        options, _ = self._option_loss(output.hidden_states, batch.options.to(self.device))
+        # The first of the two answer tokens is the letter, the other one ends it.
+        right = (logits.argmax(-1) == answers[:, 2])[::2]
+        return loss + _AUXILIARY_WEIGHT * _OPTION_WEIGHT * options, float(right.float().mean())
 
     def _word_loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of naming colour, shape and place of objects through the tied embedding, [B, T * 36, 192]."""
@@ -191,6 +222,22 @@ class LanguageTrainer:
             total = total + _mean_loss(hidden @ embedding[words].T, targets[name])
         return total
 
+    def _option_loss(self, states: tuple[torch.Tensor, ...], options: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return the loss of knowing each option's letter, and whether it is right; and how often the latter is known.
+
+        Args:
+            states: Hidden states [B, L, 192] of every layer.
+            options: int64 [R, 4], as in `PackedBatch`.
+        """
+        letters = self.model.model.language_model.embed_tokens.weight[self._letters]
+        ends = functional.rms_norm(states[_EVENT_LAYER][options[:, 0], options[:, 1]], (self._width,))
+        total = _mean_loss(ends @ letters.T, options[:, 3])
+        for layer in _OPTION_LAYERS:
+            logits = self.heads.option_logits(states[layer], options)
+            total = total + _mean_loss(logits, options[:, 2])
+        known = (logits.argmax(-1) == options[:, 2])[options[:, 2] == 1]
+        return total, float(known.float().mean())
+
     def _comparison_loss(self, hidden: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing, before the answer, whether a comparison asks for first or last, [B, L, 192]."""
         chosen = functional.rms_norm(hidden[compared[:, 0], compared[:, 1]], (self._width,))
@@ -198,12 +245,14 @@ class LanguageTrainer:
         return _mean_loss(chosen @ words.T, compared[:, 2])
 
 
-def skill_accuracy(right: torch.Tensor, batch: PackedBatch) -> dict[str, float]:
-    """Return the share of questions of each skill whose answer tokens are all right, from ``right`` bool [N]."""
-    whole = torch.ones(len(batch.skills), dtype=torch.int64)
+def group_accuracy(right: torch.Tensor, batch: PackedBatch) -> dict[str, float]:
+    """Return the share of questions of each group whose answer tokens are all right, from ``right`` bool [N]."""
+    whole = torch.ones(len(batch.groups), dtype=torch.int64)
     whole = whole.scatter_reduce(0, batch.question, right.long(), reduce="amin")
-    present = {int(number) for number in batch.skills}
-    return {SKILLS[number]: float(whole[batch.skills == number].float().mean()) for number in sorted(present)}
+    found: dict[str, list[int]] = {}
+    for group, correct in zip(batch.groups, whole.tolist(), strict=True):
+        found.setdefault(group, []).append(correct)
+    return {group: float(np.mean(found[group])) for group in sorted(found)}
 
 
 def train_language(
@@ -237,7 +286,8 @@ def train_language(
 
     while record.progress < 1.0:
         phase = PHASES[phase_number]
-        pool.add(phase.additions if len(pool) >= _FIRST_CLIPS else _FIRST_CLIPS)
+        if phase.frames:
+            pool.add(phase.additions if len(pool) >= _FIRST_CLIPS else _FIRST_CLIPS)
         values = _train_step(trainer, optimiser, pool, phase, record)
         means.update(values)
         record.advance(means.values)
@@ -260,8 +310,9 @@ def _phase_is_over(phase: Phase, record: StageRecord, means: RunningMean) -> boo
     """Tell whether the clip should grow now."""
     if phase is PHASES[-1]:
         return False
-    known = [means.values[skill] for skill in SKILLS if skill in means.values]
-    good = record.step % 25 == 0 and len(known) >= 4 and float(np.mean(known)) >= phase.enough
+    wanted = SKILLS if phase.frames else ("reading",)
+    known = [means.values[skill] for skill in wanted if skill in means.values]
+    good = record.step % 25 == 0 and len(known) >= min(4, len(wanted)) and float(np.mean(known)) >= phase.enough
     return good or record.progress >= phase.until
 
 
@@ -270,11 +321,17 @@ def _train_step(
 ) -> dict[str, float]:
     """Train on one batch; in the last phase every fifth batch has 8 frames, so that shorter clips stay known."""
     generator = np.random.default_rng([47, record.step])
+    reading, known = trainer.reading_loss(trainer.packer.read(_READING_BATCH, generator))
+    factor = schedule(record.progress, record.step, warm_up=60, decay_from=0.78)
+    if not phase.frames:
+        torch.autograd.backward(reading)
+        optimiser.step(factor)
+        return {"reading": known}
     shorter = phase.frames == SLOT_COUNT and record.step % 5 == 4
     frames, clips = (SLOT_COUNT // 2, 2 * phase.clips) if shorter else (phase.frames, phase.clips)
     views = pool.draw(clips, frames, generator)
     batch = trainer.packer.pack(views, phase.questions, generator, phase.gaps)
     loss, values = trainer.loss(views, batch)
-    torch.autograd.backward(loss)
-    optimiser.step(schedule(record.progress, record.step, warm_up=60, decay_from=0.78))
-    return values
+    torch.autograd.backward(loss + _READING_WEIGHT * reading)
+    optimiser.step(factor)
+    return values | {"reading": known}

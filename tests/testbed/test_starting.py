@@ -1,0 +1,73 @@
+"""Starting from a trained checkpoint: the same answers at first, and room to learn more."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Config
+
+from earlytom.testbed.checkpoint import build_config, build_model, build_processor, save_checkpoint
+from earlytom.testbed.starting import start_from
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> tuple[LlavaOnevisionForConditionalGeneration, Path]:
+    """Return a model with six layers in its language model, and the folder it was saved in."""
+    processor = build_processor()
+    config = build_config(processor.tokenizer)
+    text = config.text_config.to_dict() | {"num_hidden_layers": 6, "layer_types": None}
+    config.text_config = Qwen2Config(**text)
+    torch.manual_seed(3)
+    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    folder = tmp_path_factory.mktemp("start") / "checkpoint"
+    save_checkpoint(model, processor, folder, torch.float32)
+    return model, folder
+
+
+def test_a_deeper_model_answers_as_the_one_it_starts_from(
+    shallow: tuple[LlavaOnevisionForConditionalGeneration, Path],
+) -> None:
+    old, folder = shallow
+    tokenizer = build_processor().tokenizer
+    model = build_model(tokenizer, seed=7).eval()
+    start_from(model, tokenizer, folder)
+    assert len(model.model.language_model.layers) == 8
+    ids = tokenizer("What colour is the circle?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.allclose(model(input_ids=ids).logits, old(input_ids=ids).logits, atol=1e-5)
+        pixels = torch.randn(1, 3, 96, 96)
+        towers = [item.model.vision_tower(pixels).last_hidden_state for item in (model, old)]
+        assert torch.equal(*towers)
+
+
+def test_the_new_layers_can_learn(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:
+    tokenizer = build_processor().tokenizer
+    model = build_model(tokenizer, seed=7)
+    start_from(model, tokenizer, shallow[1])
+    ids = tokenizer("What colour is the circle?", return_tensors="pt").input_ids
+    torch.autograd.backward(model(input_ids=ids, labels=ids).loss)
+    new = model.model.language_model.layers[7]
+    assert float(new.self_attn.o_proj.weight.grad.abs().max()) > 0
+    assert float(new.mlp.down_proj.weight.grad.abs().max()) > 0
+
+
+def test_new_words_keep_their_own_embeddings(
+    shallow: tuple[LlavaOnevisionForConditionalGeneration, Path], tmp_path: Path
+) -> None:
+    old, folder = shallow
+    tokenizer = build_processor().tokenizer
+    tokenizer.add_tokens(["zebra"])
+    model = build_model(tokenizer, seed=7)
+    before = model.get_input_embeddings().weight.detach().clone()
+    start_from(model, tokenizer, folder)
+    after, known = model.get_input_embeddings().weight, old.get_input_embeddings().weight
+    assert torch.equal(after[:-1], known)
+    assert torch.equal(after[-1], before[-1])
+
+
+def test_another_width_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:
+    tokenizer = build_processor().tokenizer
+    config = build_config(tokenizer)
+    config.text_config.intermediate_size = 256
+    with pytest.raises(ValueError, match=r"has the shape .* is needed"):
+        start_from(LlavaOnevisionForConditionalGeneration(config), tokenizer, shallow[1])
