@@ -24,15 +24,19 @@ import torch
 from torch import Tensor
 
 from earlytom.methods.earlytom import EarlyTom
+from earlytom.methods.holitom import HoliTom
+from earlytom.methods.inner_merging import InnerMerging
+from earlytom.methods.visionzip import VisionZip
 from earlytom.ops import (
     frame_similarity,
-    merge_dropped_tokens,
     plan_merging,
     published_counts,
     rescaled_retention,
     segment_frames,
     select_by_frame,
 )
+from earlytom.reduction import Reduction
+from earlytom.types import FrameGrid, LanguageStates, VisualTokens
 
 Failures = list[str]
 
@@ -82,13 +86,63 @@ def check_inner(case: dict[str, Any], arrays: Any) -> Failures:
     attention = torch.from_numpy(arrays["inner_attn_last_query"])
     start, length = settings["image_start"], settings["image_length"]
     visual = slice(start, start + length)
-    reduction = merge_dropped_tokens(hidden[visual], attention[visual], ratio=settings["ratio"], sequential=True)
+    states = LanguageStates(features=hidden[visual], attention=attention[visual], entered=length, depth=28)
+    reduction = InnerMerging(ratio=settings["ratio"], compat="official").reduce_in_llm(states, 18)
+    if reduction is None:
+        return ["inner merging kept every token"]
     output = torch.cat([hidden[:start], reduction.apply(hidden[visual]), hidden[start + length :]])
     kept = torch.cat(
         [torch.arange(start), reduction.survivors() + start, torch.arange(start + length, hidden.shape[0])]
     )
     failures = equal("kept positions", kept.tolist(), np.asarray(arrays["inner_keep"]).flatten().tolist())
     return failures or close("inner_out", output, np.asarray(arrays["inner_out"]).reshape(tuple(output.shape)), 1e-5)
+
+
+def check_visionzip(case: dict[str, Any], arrays: Any) -> Failures:
+    """In each frame the dominant tokens, then the contextual ones."""
+    settings, features = case["visionzip"], torch.from_numpy(arrays["x"])
+    tokens = VisualTokens(
+        features=features,
+        attention=torch.from_numpy(arrays["attn"]),
+        keys=torch.from_numpy(arrays["metric"]),
+        grid=FrameGrid(frames=case["frames"], rows=1, columns=case["tokens"]),
+        origin=Reduction.identity(case["frames"]),
+    )
+    method = VisionZip(retention=case["retention"], compat="official")
+    decision = method.select_tokens(tokens, method.budget(tokens.grid))
+    failures = equal("dominant tokens", decision.details["dominant_tokens"], [settings["dominant"]] * case["frames"])
+    failures += equal(
+        "contextual tokens", decision.details["contextual_tokens"], [settings["contextual"]] * case["frames"]
+    )
+    if failures or decision.reduction is None:
+        return failures or ["visionzip kept every token"]
+    output = decision.reduction.apply(features.flatten(0, 1)).unflatten(0, (case["frames"], -1))
+    several, few = output.tensor_split([settings["dominant"]], dim=1)
+    failures = close("visionzip_dominant", several, arrays["visionzip_dominant"], 1e-5)
+    return failures + close("visionzip_contextual", few, arrays["visionzip_contextual"], 1e-5)
+
+
+def check_holitom(case: dict[str, Any], arrays: Any) -> Failures:
+    """Recorded with clusters as plain means."""
+    settings, features = case["holitom"], torch.from_numpy(arrays["x"])
+    tokens = VisualTokens(
+        features=features,
+        attention=torch.from_numpy(arrays["attn"]),
+        grid=FrameGrid(frames=case["frames"], rows=1, columns=case["tokens"]),
+        origin=Reduction.identity(case["frames"]),
+    )
+    method = HoliTom(retention=case["retention"], tau=settings["tau"], centre_weight=None, compat="official")
+    decision = method.select_tokens(tokens, method.budget(tokens.grid))
+    details: Any = decision.details
+    failures = equal("windows", [list(window) for window in details["segments"]], settings["segments"])
+    saved = sum(
+        count * (last - first)
+        for (first, last), count in zip(details["segments"], details["static_tokens"], strict=True)
+    )
+    failures += equal("tokens merged along time", saved, settings["reduced_tokens"])
+    if failures or decision.reduction is None:
+        return failures or ["holitom kept every token"]
+    return close("holitom", decision.reduction.apply(features.flatten(0, 1)), arrays["holitom"], 1e-5)
 
 
 def check_end_to_end(folder: Path, name: str) -> Failures:
@@ -98,7 +152,6 @@ def check_end_to_end(folder: Path, name: str) -> Failures:
     from earlytom.models import find_adapter
     from earlytom.runtime.encode import encode_videos
     from earlytom.trace import Stopwatch
-    from earlytom.types import FrameGrid
 
     settings = json.loads((folder / f"{name}.json").read_text())
     tensors = load_file(folder / f"{name}.safetensors")
@@ -131,6 +184,10 @@ def run_folder(folder: Path) -> Iterator[tuple[str, Failures]]:
             arrays = np.load(folder / f"{case['case']}.npz")
             if "tau_seg" in case:
                 yield f"earlytom {case['case']}", check_earlytom(case, arrays)
+            if "visionzip" in case:
+                yield f"visionzip {case['case']}", check_visionzip(case, arrays)
+            if "holitom" in case:
+                yield f"holitom {case['case']}", check_holitom(case, arrays)
             if "inner" in case:
                 yield f"inner merging {case['case']}", check_inner(case, arrays)
     for path in sorted(folder.glob("*.safetensors")):

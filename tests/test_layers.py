@@ -19,7 +19,8 @@ ORDER = [
     {"ops"},
     {"methods", "models", "video"},
     {"runtime"},
-    {"testbed", "viz", "bench", "eval", "vllm"},
+    {"testbed", "viz", "bench", "vllm"},
+    {"eval"},
     {"cli"},
 ]
 TOGETHER = {"types", "reduction", "trace"}
@@ -93,6 +94,7 @@ def test_modules_import_only_from_below(part, path) -> None:
         ("errors", "from earlytom.types import Variant"),
         ("reduction", "from earlytom.ops import ranks"),
         ("viz", "from earlytom.testbed import scenes"),
+        ("testbed", "from earlytom.eval.rows import Row"),
         ("methods", "import earlytom\nearlytom.compress"),
         ("runtime", "import earlytom.cli"),
     ],

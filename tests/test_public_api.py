@@ -10,9 +10,11 @@ import pytest
 import earlytom
 
 PUBLIC = [
-    "Answer", "CompressionError", "EarlyTom", "EarlyTomError", "Method", "MethodError", "ModelError", "Reduction",
-    "Sampling", "Trace", "Uncompressed", "Video", "VideoError", "VideoQA", "__version__", "compress", "make_method",
-    "parse_method", "prepare", "read_video", "sample_questions", "sample_videos", "shipped_model",
+    "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastVID",
+    "HoliTom", "InnerMerging", "Method", "MethodError", "ModelError", "PruneVid", "RandomSelection", "Reduction",
+    "Sampling", "Trace", "Uncompressed", "UniformSubsampling", "Video", "VideoError", "VideoQA", "VisionZip",
+    "__version__", "compose", "compress", "make_method", "parse_method", "prepare", "read_video", "sample_questions",
+    "sample_videos", "shipped_model",
 ]  # fmt: skip
 
 _MEASURE = """

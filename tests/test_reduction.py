@@ -200,3 +200,49 @@ def test_a_wrong_number_of_rows_raises() -> None:
 def test_reductions_that_do_not_fit_do_not_compose() -> None:
     with pytest.raises(ValueError, match="takes 2 rows, but the first one gives 3"):
         Reduction.identity(3).then(Reduction.identity(2))
+
+
+@quick
+@given(st.data())
+def test_scattered_entries_are_sorted_by_row_and_those_without_a_row_left_out(data) -> None:
+    inputs = data.draw(st.integers(1, 8))
+    rows = data.draw(sparse_rows(inputs))
+    entries = [(number, source, weight) for number, row in enumerate(rows) for source, weight in row]
+    entries += [(len(rows), source, 7.0) for source in data.draw(st.lists(st.integers(0, inputs - 1), max_size=4))]
+    order = data.draw(st.permutations(range(len(entries))))
+    row, source, weight = (torch.tensor([entries[i][part] for i in order]) for part in range(3))
+    anchor = torch.arange(len(rows)) % inputs
+    left = sum(len(part) for part in rows)
+    reduction = Reduction.sparse(row, source, weight, entries=left, inputs=inputs, anchor=anchor)
+    features = torch.randn(inputs, 3, dtype=torch.float64)
+    assert reduction.counts() == [len(part) for part in rows]
+    torch.testing.assert_close(
+        reduction.apply(features.float()).double(), matrix(rows, inputs) @ features, atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(reduction.survivors(), anchor)
+
+
+@pytest.mark.parametrize("shape", [(300,), (30, 10)])
+def test_wide_sums_are_made_by_parts_of_the_columns(shape, monkeypatch) -> None:
+    reduction = Reduction.from_rows([[(0, 0.5), (1, 0.5)], [(2, 1.0)], [(3, 0.25), (0, 0.75)]], 4)
+    rows = torch.randn(4, *shape)
+    whole = reduction.apply(rows)
+    monkeypatch.setattr("earlytom.reduction._CHUNK_VALUES", 1)
+    assert torch.equal(reduction.apply(rows), whole)
+
+
+@quick
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_destination_undoes_a_merge(assignment) -> None:
+    used = sorted(set(assignment))
+    groups = torch.tensor([used.index(group) for group in assignment])
+    anchor = torch.tensor([assignment.index(group) for group in used])
+    reduction = Reduction.groups(groups, torch.ones(len(assignment)), anchor)
+    assert reduction.destination().tolist() == groups.tolist()
+    assert Reduction.identity(len(assignment)).destination().tolist() == list(range(len(assignment)))
+
+
+@pytest.mark.parametrize("kept", [[0, 2], [0, 1, 1, 2]])
+def test_rows_that_go_nowhere_or_twice_have_no_destination(kept) -> None:
+    with pytest.raises(ValueError, match=f"3 input rows are used {len(kept)} times"):
+        Reduction.keep(torch.tensor(kept), 3).destination()

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from earlytom.errors import CompressionError, EarlyTomError, MethodError, ModelError, VideoError
     from earlytom.methods import make_method, parse_method
+    from earlytom.methods.average_pooling import AveragePooling
     from earlytom.methods.base import Method
+    from earlytom.methods.compose import Composition, compose
+    from earlytom.methods.dycoke import DyCoke
     from earlytom.methods.earlytom import EarlyTom
+    from earlytom.methods.fastvid import FastVID
+    from earlytom.methods.holitom import HoliTom
+    from earlytom.methods.inner_merging import InnerMerging
     from earlytom.methods.none import Uncompressed
+    from earlytom.methods.prunevid import PruneVid
+    from earlytom.methods.random import RandomSelection
+    from earlytom.methods.uniform import UniformSubsampling
+    from earlytom.methods.visionzip import VisionZip
     from earlytom.reduction import Reduction
     from earlytom.runtime import compress, prepare
     from earlytom.runtime.pipeline import Answer, VideoQA
@@ -25,19 +35,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "earlytom.runtime.pipeline",
+    "AveragePooling": "earlytom.methods.average_pooling",
+    "Composition": "earlytom.methods.compose",
     "CompressionError": "earlytom.errors",
+    "DyCoke": "earlytom.methods.dycoke",
     "EarlyTom": "earlytom.methods.earlytom",
     "EarlyTomError": "earlytom.errors",
+    "FastVID": "earlytom.methods.fastvid",
+    "HoliTom": "earlytom.methods.holitom",
+    "InnerMerging": "earlytom.methods.inner_merging",
     "Method": "earlytom.methods.base",
     "MethodError": "earlytom.errors",
     "ModelError": "earlytom.errors",
+    "PruneVid": "earlytom.methods.prunevid",
+    "RandomSelection": "earlytom.methods.random",
     "Reduction": "earlytom.reduction",
     "Sampling": "earlytom.video",
     "Trace": "earlytom.trace",
     "Uncompressed": "earlytom.methods.none",
+    "UniformSubsampling": "earlytom.methods.uniform",
     "Video": "earlytom.video",
     "VideoError": "earlytom.errors",
     "VideoQA": "earlytom.runtime.pipeline",
+    "VisionZip": "earlytom.methods.visionzip",
+    "compose": "earlytom.methods.compose",
     "compress": "earlytom.runtime",
     "make_method": "earlytom.methods",
     "parse_method": "earlytom.methods",
@@ -50,20 +71,31 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "AveragePooling",
+    "Composition",
     "CompressionError",
+    "DyCoke",
     "EarlyTom",
     "EarlyTomError",
+    "FastVID",
+    "HoliTom",
+    "InnerMerging",
     "Method",
     "MethodError",
     "ModelError",
+    "PruneVid",
+    "RandomSelection",
     "Reduction",
     "Sampling",
     "Trace",
     "Uncompressed",
+    "UniformSubsampling",
     "Video",
     "VideoError",
     "VideoQA",
+    "VisionZip",
     "__version__",
+    "compose",
     "compress",
     "make_method",
     "parse_method",

@@ -16,6 +16,9 @@ from torch import Tensor
 
 __all__ = ["Reduction"]
 
+# Weighted rows held at once, in float32 values (256 MiB), and the fewest columns that are worth a pass.
+_CHUNK_VALUES, _LEAST_COLUMNS = 1 << 26, 64
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -77,6 +80,31 @@ class Reduction:
             anchor=anchor,
         )
 
+    @classmethod
+    def sparse(
+        cls, row: Tensor, source: Tensor, weight: Tensor, *, entries: int, inputs: int, anchor: Tensor
+    ) -> Reduction:
+        """Build from entries in any order, ``y[row[m]] += weight[m] * x[source[m]]``. Needs no device-to-host copy.
+
+        Args:
+            row: [M] int64, the output row of each entry; entries of row K (one past the last) are left out.
+            source: [M] int64, the input row of each entry; the entries of a row keep their order.
+            weight: [M] float32.
+            entries: number of entries that are not left out (host data).
+            inputs: number of input rows.
+            anchor: [K] int64, the input row that lends each output row its place; every output row has an entry.
+        """
+        order = torch.argsort(row, stable=True)[:entries]
+        counts = torch.zeros(anchor.shape[0] + 2, dtype=torch.int64, device=row.device)
+        counts.scatter_add_(0, row + 1, torch.ones_like(row))
+        return cls(
+            offsets=counts[:-1].cumsum(0),
+            source=source[order],
+            weight=weight[order].float(),
+            inputs=inputs,
+            anchor=anchor,
+        )
+
     @property
     def outputs(self) -> int:
         """Number of output rows."""
@@ -117,6 +145,23 @@ class Reduction:
             output.index_copy_(0, several.to(rows.device, non_blocking=True), summed)
         return output
 
+    def destination(self) -> Tensor:
+        """[inputs] int64: the output row that each input row goes into; ``y[destination]`` undoes a merge ("unmerge").
+
+        Only for maps that use each input row once, as those of `groups` do.
+
+        Raises:
+            ValueError: they are used fewer or more times.
+        """
+        if self.source.shape[0] != self.inputs:
+            raise ValueError(
+                f"only where each input row goes into one output row it has a destination; here {self.inputs} input "
+                f"rows are used {self.source.shape[0]} times"
+            )
+        outputs = torch.arange(self.outputs, device=self.offsets.device)
+        rows = torch.repeat_interleave(outputs, self.offsets.diff(), output_size=self.source.shape[0])
+        return torch.empty_like(self.source).scatter_(0, self.source, rows)
+
     def then(self, other: Reduction) -> Reduction:
         """Composition: first this map, then ``other`` (on the host; meant for provenance, not for the hot path)."""
         if other.inputs != self.outputs:
@@ -146,7 +191,16 @@ class Reduction:
 
 
 def _weighted_sums(rows: Tensor, source: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    """Sum ``weight * rows[source]`` over each CSR row; sequential inside a row, so the result is deterministic."""
-    gathered = rows.index_select(0, source).float()
-    gathered *= weight.reshape(-1, *[1] * (rows.dim() - 1))
-    return torch.segment_reduce(gathered, "sum", offsets=offsets, axis=0).to(rows.dtype)
+    """Sum ``weight * rows[source]`` over each CSR row; sequential inside a row, so the result is deterministic.
+
+    Where tokens join several outputs the gathered rows are many times the input: a part of the columns at a time.
+    """
+    columns = rows.reshape(rows.shape[0], -1)
+    step = max(_LEAST_COLUMNS, _CHUNK_VALUES // max(1, source.shape[0]))
+    sums = []
+    for part in columns.split(step, dim=1):
+        gathered = part.index_select(0, source).float()
+        gathered *= weight[:, None]
+        sums.append(torch.segment_reduce(gathered, "sum", offsets=offsets, axis=0).to(rows.dtype))
+    summed = sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
+    return summed.reshape(-1, *rows.shape[1:])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from earlytom.reduction import Reduction
     from earlytom.types import FrameGrid
 
-__all__ = ["CallTrace", "LanguageReduction", "MergeRecord", "Stopwatch", "Trace", "VideoTrace"]
+__all__ = ["CallTrace", "LanguageReduction", "MergeRecord", "Stopwatch", "TokenMergeRecord", "Trace", "VideoTrace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,15 @@ class MergeRecord:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenMergeRecord:
+    """One encoder layer in which tokens merged: tokens of each frame before and after."""
+
+    layer: int
+    tokens_before: int
+    tokens_after: int
+
+
 @dataclass(kw_only=True)
 class VideoTrace:
     """What happened to one clip.
@@ -39,6 +48,7 @@ class VideoTrace:
         budget: visual tokens that were promised to the language model.
         stepped_aside: why the clip was left alone, or ``None``.
         merges: the merge layers, in order.
+        token_merges: the encoder layers in which tokens merged inside their frame, in order.
         origin: from the B input frames to the N frames that are left.
         selection: from the N * P pooled tokens to the kept ones; ``None`` when all were kept.
         attention: [N, P] attention received, pooled, as selection saw it; ``None`` when it was not needed.
@@ -51,6 +61,7 @@ class VideoTrace:
     stepped_aside: str | None
     origin: Reduction
     merges: list[MergeRecord] = field(default_factory=list)
+    token_merges: list[TokenMergeRecord] = field(default_factory=list)
     selection: Reduction | None = None
     attention: Tensor | None = None
     details: Mapping[str, object] = field(default_factory=dict)
@@ -148,6 +159,8 @@ class CallTrace:
         language: reductions inside the language model.
         prompt_tokens: length of the prompt as the user wrote it.
         prefill_tokens: length of what was prefilled.
+        visual_tokens: visual tokens of each sample that entered the language model, newline embeddings counted.
+        decoder_layers: layers of the language model.
         outside: milliseconds that were spent before the call (``decoding``, ``preprocessing``), where known.
     """
 
@@ -155,6 +168,8 @@ class CallTrace:
     language: list[LanguageReduction] = field(default_factory=list)
     prompt_tokens: int = 0
     prefill_tokens: int = 0
+    visual_tokens: tuple[int, ...] = ()
+    decoder_layers: int = 0
     outside: dict[str, float] = field(default_factory=dict)
     stopwatch: Stopwatch | None = field(default=None, repr=False)
 
@@ -164,6 +179,19 @@ class CallTrace:
         if self.stopwatch is None:
             raise LookupError("this call has not been timed")
         return self.stopwatch
+
+    @property
+    def average_visual_tokens(self) -> float:
+        """Visual tokens that a layer of the language model works on at prefill: mean over its layers, all samples.
+
+        What methods that act inside the language model are to be compared by; newline embeddings are counted.
+        """
+        total, tokens, start = 0, sum(self.visual_tokens), 0
+        for step in self.language:
+            total += tokens * (step.layer - start)
+            tokens, start = sum(step.tokens_after), step.layer
+        total += tokens * (self.decoder_layers - start)
+        return total / max(1, self.decoder_layers)
 
     @cached_property
     def milliseconds(self) -> dict[str, float]:
@@ -228,6 +256,7 @@ class Trace:
             "method": self.method,
             "prompt_tokens": call.prompt_tokens,
             "prefill_tokens": call.prefill_tokens,
+            "average_visual_tokens": round(call.average_visual_tokens, 3),
             "split_milliseconds": {name: round(value, 3) for name, value in call.split().items()},
             "milliseconds": {name: round(value, 3) for name, value in call.milliseconds.items()},
             "videos": [_video_to_dict(video) for video in call.videos],
@@ -254,6 +283,10 @@ def _video_to_dict(video: VideoTrace) -> dict[str, object]:
                 **merge.details,
             }
             for merge in video.merges
+        ],
+        "token_merges": [
+            {"layer": merge.layer, "tokens_before": merge.tokens_before, "tokens_after": merge.tokens_after}
+            for merge in video.token_merges
         ],
         "selection": dict(video.details),
         "sources": video.sources(),

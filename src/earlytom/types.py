@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from earlytom.errors import MethodError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,13 +19,23 @@ __all__ = [
     "FrameGrid",
     "FrameStates",
     "LanguagePlan",
+    "LanguageStates",
     "PrefillInputs",
+    "Resource",
+    "Stage",
+    "TokenStates",
     "Variant",
     "VisualTokens",
 ]
 
 Variant = Literal["default", "official", "paper"]
 """The published readings of EarlyTom's frame merging, see `earlytom.ops.merging`."""
+
+Stage = Literal["encoder", "tokens", "llm"]
+"""Where a method acts: inside the vision encoder, on the tokens before the language model, inside that."""
+
+Resource = Literal["frame grid", "frame similarity", "received attention", "keys"]
+"""What a method that selects tokens may depend on, and another method's encoder stage may do away with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +63,49 @@ class EncoderPlan:
         merge_layers: 0-based encoder layers after which ``merge_frames`` is called, ascending.
         attention_layer: the layer whose received attention is wanted, or ``None``.
         frame_similarity: whether ``VisualTokens.frame_similarity`` is wanted (taken after the last merge layer).
+        keys: whether ``VisualTokens.keys`` is wanted, those of ``attention_layer``.
+        token_layers: layers inside which, between attention and MLP, ``merge_tokens`` is called.
+        proportional_attention: whether a merged token draws as much attention as the tokens that went into it.
+        unmerge: whether merged tokens take all their places again before the projector, so that the pooling finds its
+            grid; otherwise they go into the language model unpooled, and there is no ``select_tokens``.
+        pooling_head: whether ``VisualTokens.attention`` is to be that of the tower's attention-pooling head instead,
+            with ``VisualTokens.descriptions`` its output; models without such a head are refused.
+
+    Raises:
+        MethodError: merged tokens are asked for where whole frames are to be compared.
     """
 
     merge_layers: tuple[int, ...] = ()
     attention_layer: int | None = None
     frame_similarity: bool = False
+    keys: bool = False
+    token_layers: tuple[int, ...] = ()
+    proportional_attention: bool = False
+    unmerge: bool = True
+    pooling_head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.token_layers and (self.merge_layers or self.frame_similarity):
+            raise MethodError(
+                "frames cannot be compared or merged where each has merged tokens of its own: token merging and frame "
+                "merging inside one vision encoder exclude each other"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguagePlan:
-    """What a method wants from the language model: the 0-based layers before which ``reduce_in_llm`` is called."""
+    """What a method wants from the language model.
+
+    Attributes:
+        reduce_before: 0-based layers before which ``reduce_in_llm`` is called, ascending.
+        attention_of: whose attention it gets: that of the layer before the boundary, or that which the layer behind
+            it would give to everything that arrives there.
+        renumber: whether the tokens that are left close ranks and get consecutive positions; otherwise all keep theirs.
+    """
 
     reduce_before: tuple[int, ...] = ()
+    attention_of: Literal["layer before", "layer behind"] = "layer before"
+    renumber: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +124,27 @@ class FrameStates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenStates:
+    """The tokens of all frames of a call between attention and MLP of one encoder layer; L shrinks as tokens merge.
+
+    Attributes:
+        features: [F, L, D] hidden states, model dtype.
+        keys: [F, L, E] keys of this layer's attention, mean over its heads, float32.
+        sizes: [F, L] float32, the number of patches that each token stands for.
+        grid: shape of a clip of the call; all have the same tokens per frame.
+        patches: tokens of a frame before any merged.
+        depth: encoder layers that run.
+    """
+
+    features: Tensor
+    keys: Tensor
+    sizes: Tensor
+    grid: FrameGrid
+    patches: int
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class VisualTokens:
     """The visual tokens of one clip after projection and pooling, as the language model would get them.
 
@@ -90,6 +154,9 @@ class VisualTokens:
         grid: shape of the *uncompressed* clip (``grid.frames`` is B, not N).
         origin: how the N frames came from the B input frames.
         frame_similarity: [N, N] similarity of the frames that are left, float32 on the host, or ``None``.
+        keys: [N, P, E] keys of the attention layer, mean over its heads, resized like ``attention``, float32, or
+            ``None``.
+        descriptions: [N, E] output of the attention-pooling head for each frame, model dtype, or ``None``.
     """
 
     features: Tensor
@@ -97,6 +164,26 @@ class VisualTokens:
     grid: FrameGrid
     origin: Reduction
     frame_similarity: Tensor | None = None
+    keys: Tensor | None = None
+    descriptions: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageStates:
+    """The visual tokens of one sample at a boundary inside the language model.
+
+    Attributes:
+        features: [V, D] hidden states of the V tokens that are left, in order, model dtype.
+        attention: [V] attention that the last prompt token pays them (see `LanguagePlan.attention_of`), mean over the
+            heads, float32.
+        entered: visual tokens of the sample that entered the language model.
+        depth: layers of the language model.
+    """
+
+    features: Tensor
+    attention: Tensor
+    entered: int
+    depth: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from earlytom.cli import session
@@ -28,6 +29,14 @@ def test_retention_and_preset_are_added_to_the_method() -> None:
     assert method.describe() == "earlytom:retention=0.1,merge_layers=6/14/20,ema=0.8,preset=videomme"
     assert build_method("earlytom:retention=0.10", 0.1).retention == 0.1
     assert build_method("none").name == "none"
+
+
+def test_retention_and_preset_are_added_to_compositions() -> None:
+    method = build_method("earlytom:ema=0.8+visionzip", 0.1, "videomme")
+    assert method.describe() == "earlytom@encoder/llm:ema=0.8,preset=videomme+visionzip@tokens:retention=0.1"
+    assert build_method("earlytom:retention=0.10+visionzip", 0.1).retention == 0.1
+    with pytest.raises(typer.BadParameter, match=r"differs from retention=0\.2"):
+        build_method("earlytom+visionzip:retention=0.2", 0.1)
 
 
 @pytest.mark.parametrize(

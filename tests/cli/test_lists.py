@@ -30,6 +30,7 @@ def test_methods_json_agrees_with_the_methods() -> None:
             assert option["help"], option["name"]
     (found,) = [method for method in listed if method["name"] == "earlytom"]
     assert found["paper"] == "arXiv 2605.30010"
+    assert found["stages"] == ["encoder", "tokens", "llm"]
     assert set(found["presets"]) == set(PRESETS)
     assert found["presets"]["videomme"]["0.25"] == {"tau_seg": 0.6, "merge_layers": [10, 21, 23]}
 
@@ -41,6 +42,9 @@ def test_methods_as_text() -> None:
     one = invoke("methods", "earlytom").stdout
     assert "weight of the newest similarity" in one
     assert "10/21/23" in one
+    assert "Stages: encoder, tokens, llm." in one
+    assert "Stages: none." in invoke("methods", "none").stdout
+    assert "earlytom+visionzip merges frames as earlytom does" in " ".join(every.split())
     assert "tau_seg" not in invoke("methods", "none").stdout
     unknown = invoke("methods", "nonsense")
     assert unknown.exit_code == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from earlytom import EarlyTom, MethodError, Reduction
 from earlytom.ops import frame_floor, frame_similarity
-from earlytom.types import FrameGrid, FrameStates, VisualTokens
+from earlytom.types import FrameGrid, FrameStates, LanguageStates, VisualTokens
 from reference.inner import merge_dropped_naively
 from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
@@ -482,7 +482,8 @@ def test_the_inner_layer_scales_to_shallow_language_models(depth) -> None:
 @pytest.mark.parametrize("ratio", [0.5, 0.7])
 def test_inner_merging_equals_the_naive_loop(compat, sequential, ratio) -> None:
     hidden, attention = torch.randn(30, 8), torch.rand(30)
-    reduction = EarlyTom(compat=compat, inner_merging=True, inner_ratio=ratio).reduce_in_llm(hidden, attention, 18)
+    states = LanguageStates(features=hidden, attention=attention, entered=30, depth=28)
+    reduction = EarlyTom(compat=compat, inner_merging=True, inner_ratio=ratio).reduce_in_llm(states, 18)
     kept, expected = merge_dropped_naively(hidden, attention, ratio, sequential)
     assert reduction.survivors().tolist() == kept
     torch.testing.assert_close(reduction.apply(hidden).double(), expected, atol=1e-5, rtol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from earlytom import MethodError, Reduction, Uncompressed, parse_method
-from earlytom.types import Decision, EncoderPlan, FrameGrid, FrameStates, LanguagePlan, VisualTokens
+from earlytom.types import Decision, EncoderPlan, FrameGrid, FrameStates, LanguagePlan, LanguageStates, VisualTokens
 
 
 def test_it_keeps_every_token() -> None:
@@ -25,7 +25,8 @@ def test_it_wants_nothing_and_decides_nothing() -> None:
     assert method.encoder_plan(26) == EncoderPlan()
     assert method.llm_plan(28) == LanguagePlan()
     assert method.merge_frames(states, 6, 1) == method.select_tokens(tokens, 12) == Decision()
-    assert method.reduce_in_llm(torch.randn(4, 5), torch.rand(4), 18) is None
+    states = LanguageStates(features=torch.randn(4, 5), attention=torch.rand(4), entered=4, depth=28)
+    assert method.reduce_in_llm(states, 18) is None
 
 
 @pytest.mark.parametrize("retention", [0.5, 0.999])

@@ -39,6 +39,30 @@ def test_own_loop_is_bit_identical_to_stock(attention) -> None:
     assert visitor.layers == list(range(8))
 
 
+class Unmerging(Watching):
+    """Is shown the middle of every layer, and merges nothing."""
+
+    token_sizes = None
+
+    def merge_tokens(self, layer, hidden, keys, others):
+        self.layers.append((layer, tuple(hidden.shape), tuple(keys.shape), keys.dtype))
+        return hidden, list(others)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_layers_run_in_their_parts_are_bit_identical_to_stock(attention) -> None:
+    model = tiny_model(attention)
+    adapter, pixels = find_adapter(model), clip(6, 0)[None]
+    visitor = Unmerging(EncoderPlan(token_layers=tuple(range(8)), proportional_attention=True, attention_layer=5))
+    plain = Watching(EncoderPlan(attention_layer=5))
+    with torch.no_grad():
+        hidden = adapter.encode(model, {"pixel_values_videos": pixels}, visitor)
+        assert torch.equal(hidden, adapter.encode(model, {"pixel_values_videos": pixels}, plain))
+    assert torch.equal(visitor.attention, plain.attention)
+    middles = [entry for entry in visitor.layers if isinstance(entry, tuple)]
+    assert middles == [(layer, (6, 64, 32), (6, 64, 8), torch.float32) for layer in range(8)]
+
+
 def test_received_attention_equals_the_maps_of_eager_attention() -> None:
     model = tiny_model("eager")
     pixels, layer = clip(6, 0)[None], 5

@@ -42,6 +42,23 @@ def test_received_attention_equals_the_whole_softmax_for_every_chunk(frames, hea
     torch.testing.assert_close(received.sum(dim=1), torch.ones(frames), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("chunk", [1, 17, 1 << 24])
+def test_a_token_of_a_size_receives_what_as_many_equal_tokens_receive(chunk, monkeypatch) -> None:
+    monkeypatch.setattr(attention, "_CHUNK_VALUES", chunk)
+    queries, keys = torch.randn(3, 2, 6, 4), torch.randn(3, 2, 6, 4)
+    sizes = torch.randint(1, 5, (3, 6))
+    received = received_attention(queries, keys, scale=0.7, sizes=sizes.float())
+    for frame in range(3):
+        copies = torch.repeat_interleave(torch.arange(6), sizes[frame])
+        every = received_attention_naively(
+            queries[frame : frame + 1, :, copies], keys[frame : frame + 1, :, copies], 0.7
+        )
+        expected = torch.zeros(6, dtype=torch.float64).index_add_(0, copies, every[0])
+        torch.testing.assert_close(received[frame].double(), expected, atol=1e-6, rtol=1e-5)
+    ones = received_attention(queries, keys, scale=0.7, sizes=torch.ones(3, 6))
+    torch.testing.assert_close(ones, received_attention(queries, keys, scale=0.7))
+
+
 def test_received_attention_runs_in_bounded_memory(monkeypatch) -> None:
     frames, heads, tokens, width = 3, 4, 64, 4
     monkeypatch.setattr(attention, "_CHUNK_VALUES", 1024)

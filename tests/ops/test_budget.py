@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earlytom.ops import exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
+from earlytom.ops import apportion, exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
 from reference.strategies import quick
+from reference.windows import apportion_naively
 
 retentions = st.floats(0.001, 1.0)
 
@@ -87,3 +88,24 @@ def test_published_windows_of_196_tokens(retention, windows) -> None:
 
 def test_published_total_drifts_from_the_budget() -> None:
     assert sum(published_counts(0.10, [True] * 32, 196)) == 640  # the target is 627
+
+
+sizes = st.lists(st.integers(0, 30), min_size=1, max_size=8)
+
+
+@quick
+@given(sizes, st.floats(0, 1), st.booleans())
+def test_shares_equal_the_naive_largest_remainders(wanted, share, at_least_one) -> None:
+    total = round(share * sum(wanted))
+    shares = apportion(total, wanted, at_least_one=at_least_one)
+    assert shares == apportion_naively(total, wanted, at_least_one)
+    assert sum(shares) == total
+    assert all(0 <= part <= size for part, size in zip(shares, wanted, strict=True))
+    if at_least_one and total >= sum(size > 0 for size in wanted):
+        assert all(part >= min(1, size) for part, size in zip(shares, wanted, strict=True))
+
+
+def test_more_than_the_sizes_hold_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="total 8 exceeds the 7 that the sizes can hold"):
+        apportion(8, [3, 4])
+    assert apportion(0, [0, 0]) == [0, 0]

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earlytom.ops import adaptive_threshold, segment_frames
+from earlytom.ops import adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
+from reference.fastvid import cut_naively
 from reference.segmentation import adaptive_thresholds_naively, segment_naively
 from reference.strategies import emas, quick, tables, thresholds, windows
+from reference.windows import contiguous_naively
 
 
 @quick
@@ -110,3 +112,40 @@ def test_adaptive_threshold_of_clips_without_contrast_is_held_to_its_range() -> 
     for value, expected in ((1.0, 0.8), (0.7, 0.7), (0.1, 0.5), (-1.0, 0.5)):
         flat = [[1.0 if i == j else value for j in range(6)] for i in range(6)]
         assert adaptive_threshold(flat, max_window=6) == expected
+
+
+labels = st.lists(st.integers(0, 3), min_size=1, max_size=16)
+
+
+@quick
+@given(labels)
+def test_contiguous_windows_equal_the_naive_reference(clusters) -> None:
+    assert contiguous_windows(clusters) == contiguous_naively(clusters)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "expected"),
+    [
+        ([5, 5, 5], [(0, 2)]),
+        ([3], [(0, 0)]),
+        ([1, 2, 3, 1], [(0, 3)]),  # nobody has a run: everything becomes one window
+        ([1, 1, 2, 1, 1, 1], [(0, 5)]),  # the single frame joins, and so does the shorter run of the same cluster
+        ([1, 1, 2, 2, 1, 2, 3, 3], [(0, 1), (2, 5), (6, 7)]),  # a tie between runs of two goes to the left
+        ([0, 1, 1, 2, 2, 2, 0], [(0, 2), (3, 6)]),
+    ],
+)
+def test_clusters_become_contiguous(clusters, expected) -> None:
+    assert contiguous_windows(clusters) == expected
+
+
+@quick
+@given(
+    st.lists(st.sampled_from([-0.5, 0.2, 0.8, 0.9, 0.95, 1.0]), max_size=12),
+    st.integers(1, 9),
+    st.sampled_from([-1.0, 0.5, 0.9, 0.97]),
+)
+def test_cuts_at_changes_equal_the_naive_reference(similarity, segments, threshold) -> None:
+    cut = cut_at_changes(similarity, segments=segments, threshold=threshold)
+    assert cut == cut_naively(similarity, segments, threshold)
+    assert len(cut) >= min(segments, len(similarity) + 1)
+    assert [frame for first, last in cut for frame in range(first, last + 1)] == list(range(len(similarity) + 1))

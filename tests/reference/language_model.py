@@ -1,4 +1,4 @@
-"""Inner-LLM merging without a cache and without hooks: every step recomputes the whole sequence, layer by layer."""
+"""Reductions inside the language model without a cache and without hooks: every step recomputes the whole sequence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from earlytom.methods.base import Method
+from earlytom.types import LanguageStates
 
 
 def last_attention(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def logits_without_cache(model: Any, method: Method, prompt: Tensor, visual: lis
     Before each boundary the visual rows are reduced, by what the prompt alone says.
     """
     language = model.model.language_model
-    boundaries = method.llm_plan(len(language.layers)).reduce_before
+    plan, depth, entered = method.llm_plan(len(language.layers)), len(language.layers), len(visual)
     embeds = prompt[None]
     if new_ids:
         embeds = torch.cat([embeds, language.embed_tokens(torch.tensor([new_ids]))], dim=1)
@@ -46,18 +47,23 @@ def logits_without_cache(model: Any, method: Method, prompt: Tensor, visual: lis
 
     hidden, scores = embeds, torch.empty(0)
     for index, layer in enumerate(language.layers):
-        if index in boundaries:
+        if index in plan.reduce_before:
+            if plan.attention_of == "layer behind":
+                scores = last_attention(layer, hidden[:, :prefilled], cos[:, :prefilled], sin[:, :prefilled])
             span = torch.tensor(visual)
-            reduction = method.reduce_in_llm(hidden[0, span], scores[span], index)
+            states = LanguageStates(features=hidden[0, span], attention=scores[span], entered=entered, depth=depth)
+            reduction = method.reduce_in_llm(states, index)
             survivors = span[reduction.survivors()].tolist()
             merged = hidden.clone()
             merged[0, survivors] = reduction.apply(hidden[0, span])
             gone = set(visual) - set(survivors)
             kept = [position for position in range(hidden.shape[1]) if position not in gone]
             hidden, cos, sin = merged[:, kept], cos[:, kept], sin[:, kept]
+            if plan.renumber:
+                cos, sin = language.rotary_emb(hidden, torch.arange(len(kept))[None])
             visual = [kept.index(position) for position in survivors]
             prefilled -= len(gone)
-        if index + 1 in boundaries:
+        if index + 1 in plan.reduce_before and plan.attention_of == "layer before":
             scores = last_attention(layer, hidden[:, :prefilled], cos[:, :prefilled], sin[:, :prefilled])
         size = hidden.shape[1]
         mask = torch.zeros(size, size).masked_fill(torch.ones(size, size, dtype=torch.bool).triu(1), float("-inf"))

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_method", "methods"]
 
+_STAGES = (
+    "Stages: encoder, inside the vision encoder; tokens, before the language model; llm, inside it. Methods can be put "
+    "together by stage: earlytom+visionzip merges frames as earlytom does and selects tokens as visionzip does."
+)
+
 
 def methods(
     name: Annotated[
@@ -31,7 +36,8 @@ def methods(
     """List the compression methods, their options and the paper's presets.
 
     Methods are written as name:option=value,option=value, for example
-    earlytom:retention=0.1,merge_layers=6/14/20,inner_merging=true.
+    earlytom:retention=0.1,merge_layers=6/14/20,inner_merging=true, and stages of several as name+name, for example
+    earlytom+visionzip:retention=0.2.
     """
     described = [describe_method(find_method(known)) for known in ([name] if name else method_names())]
     if as_json:
@@ -45,13 +51,14 @@ def methods(
 
 
 def describe_method(method: type[Method]) -> dict[str, Any]:
-    """A method as plain data: name, summary, paper, options, presets."""
+    """A method as plain data: name, summary, paper, stages, options, presets."""
     meanings = _attribute_docs(method)
     fields = dataclasses.fields(method)
     return {
         "name": method.name,
         "summary": method.summary,
         "paper": method.paper,
+        "stages": list(method.stages),
         "options": [
             {
                 "name": field.name,
@@ -96,20 +103,26 @@ def _default(option: dict[str, Any]) -> str:
 
 
 def _show_all(console: Console, described: list[dict[str, Any]]) -> None:
-    made = table(["method", "what it does", "options and defaults"], title="Compression methods")
+    made = table(["method", "stages", "what it does", "options and defaults"], title="Compression methods")
     for method in described:
         summary = f"{method['summary']} [{method['paper']}]" if method["paper"] else method["summary"]
         listed = "\n".join(f"{option['name']}={_default(option)}" for option in method["options"])
-        made.add_row(cell(method["name"], "bold"), cell(summary), cell(listed))
+        stages = "\n".join(method["stages"]) or "-"
+        made.add_row(cell(method["name"], "bold"), cell(stages), cell(summary), cell(listed))
     console.print(made)
+    console.print(_STAGES)
     presets = {name for method in described for name in method["presets"]}
     if presets:
         console.print(f"Presets: {', '.join(name for name in PRESETS if name in presets)}")
-    console.print("'earlytom methods NAME' explains the options of one method. Use: --method NAME:option=value,...")
+    console.print(
+        "'earlytom methods NAME' explains the options of one method. Use: --method NAME:option=value,... or "
+        "--method NAME+NAME:option=value,..."
+    )
 
 
 def _show_one(console: Console, method: dict[str, Any]) -> None:
     console.print(f"{method['name']}: {method['summary']}" + (f" [{method['paper']}]" if method["paper"] else ""))
+    console.print(f"Stages: {', '.join(method['stages']) or 'none'}.")
     made = table(["option", "type", "default", "meaning"], title="Options")
     for option in method["options"]:
         made.add_row(cell(option["name"], "bold"), cell(option["type"]), cell(_default(option)), cell(option["help"]))

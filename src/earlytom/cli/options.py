@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earlytom.methods import parse_method
+from earlytom.methods.grammar import written_option
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
@@ -79,8 +80,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="METHOD",
-        help="Name and options, such as earlytom:tau_seg=0.5,merge_layers=6/14/20; "
-        "none is the plain model. 'earlytom methods' lists all.",
+        help="Name and options, such as earlytom:tau_seg=0.5,merge_layers=6/14/20, or stages of several, such as "
+        "earlytom+visionzip; none is the plain model. 'earlytom methods' lists all.",
         rich_help_panel=_METHOD,
     ),
 ]
@@ -186,20 +187,19 @@ def build_method(text: str, retention: float | None = None, preset: str | None =
         typer.BadParameter: an option is given twice with different values.
         MethodError: the method or an option is unknown, or a value is not allowed.
     """
-    name, _, rest = text.strip().partition(":")
-    parts = (part.partition("=") for part in rest.split(","))
-    written = {key.strip(): value.strip() for key, separator, value in parts if separator}
-    pieces = [rest] if rest.strip() else []
+    more: dict[str, object] = {}
     for key, value in (("retention", retention), ("preset", preset)):
         if value is None:
             continue
-        if key not in written:
-            pieces.append(f"{key}={value}")
-        elif not _same(written[key], value):
+        written = written_option(text, key)
+        if written is None:
+            more[key] = value
+        elif not _same(str(written).strip(), value):
             raise typer.BadParameter(
-                f"{value} differs from {key}={written[key]} in --method {text}; give it once", param_hint=f"'--{key}'"
+                f"{value} differs from {key}={str(written).strip()} in --method {text}; give it once",
+                param_hint=f"'--{key}'",
             )
-    return parse_method(f"{name}:{','.join(pieces)}")
+    return parse_method(text, more)
 
 
 def _same(written: str, value: float | str) -> bool:

@@ -17,6 +17,18 @@ __all__ = ["METHODS", "find_method", "make_method", "method_names", "parse_metho
 METHODS: Mapping[str, str] = {
     "none": "earlytom.methods.none:Uncompressed",
     "earlytom": "earlytom.methods.earlytom:EarlyTom",
+    "random": "earlytom.methods.random:RandomSelection",
+    "uniform": "earlytom.methods.uniform:UniformSubsampling",
+    "average-pooling": "earlytom.methods.average_pooling:AveragePooling",
+    "visionzip": "earlytom.methods.visionzip:VisionZip",
+    "holitom": "earlytom.methods.holitom:HoliTom",
+    "fastvid": "earlytom.methods.fastvid:FastVID",
+    "prunevid": "earlytom.methods.prunevid:PruneVid",
+    "dycoke": "earlytom.methods.dycoke:DyCoke",
+    "inner-merging": "earlytom.methods.inner_merging:InnerMerging",
+    "fastv": "earlytom.methods.fastv:FastV",
+    "pyramiddrop": "earlytom.methods.pyramiddrop:PyramidDrop",
+    "tome": "earlytom.methods.tome:ToMe",
 }
 """Name of each method -> ``module:Class``. Other packages add theirs by the entry point group ``earlytom.methods``."""
 
@@ -45,24 +57,24 @@ def find_method(name: str) -> type[Method]:
     raise MethodError(f"unknown method {name!r}; the methods are: {', '.join(method_names())}")
 
 
-def parse_method(text: str) -> Method:
-    """Read a method from text: ``name`` or ``name:option=value,option=value``.
+def parse_method(text: str, options: Mapping[str, object] | None = None) -> Method:
+    """Read a method from text: ``name:option=value,option=value``, or several joined by ``+``.
 
-    Example: ``earlytom:retention=0.1,ema=0.9,merge_layers=6/14/20``.
+    Examples: ``earlytom:retention=0.1,ema=0.9,merge_layers=6/14/20``; ``earlytom+visionzip:retention=0.2``, frame
+    merging of the one and token selection of the other (`earlytom.methods.compose`; `earlytom.methods.grammar` has
+    the grammar in full).
+
+    Args:
+        text: the method.
+        options: more of its options, as if they were written at the end; values may be text.
 
     Raises:
-        MethodError: unknown method or option, or a value that cannot be read or is not allowed.
+        MethodError: unknown method or option, a value that cannot be read or is not allowed, or parts that cannot go
+            together.
     """
-    name, _, rest = text.strip().partition(":")
-    options: dict[str, object] = {}
-    for part in filter(None, (piece.strip() for piece in rest.split(","))):
-        key, separator, value = part.partition("=")
-        if not separator:
-            raise MethodError(f"method {text!r}: expected option=value, got {part!r}")
-        if key.strip() in options:
-            raise MethodError(f"method {text!r}: option {key.strip()!r} is given twice")
-        options[key.strip()] = value
-    return find_method(name.strip()).from_options(options)
+    from earlytom.methods.grammar import read_method
+
+    return read_method(text, options or {})
 
 
 def make_method(method: Method | str) -> Method:

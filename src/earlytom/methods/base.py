@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from earlytom.errors import MethodError
-from earlytom.types import Decision, EncoderPlan, LanguagePlan
+from earlytom.types import Decision, EncoderPlan, LanguagePlan, Resource, Stage
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from earlytom.reduction import Reduction
-    from earlytom.types import FrameGrid, FrameStates, VisualTokens
+    from earlytom.types import FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
 
 __all__ = ["Method", "check_choice", "check_count", "check_range", "check_switches"]
 
@@ -53,6 +51,9 @@ def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
 class Method:
     """Base of all methods; every hook is optional, and a method with none of them leaves the model as it is.
 
+    A class declares where it acts (``stages``), so that `earlytom.methods.compose` can take its stages apart: what its
+    token stage depends on (``needs``), and what its encoder stage leaves no longer there (``breaks``).
+
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
 
@@ -65,9 +66,22 @@ class Method:
     name: ClassVar[str] = "method"
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    needs: ClassVar[frozenset[Resource]] = frozenset()
+    breaks: ClassVar[frozenset[Resource]] = frozenset()
 
     def __post_init__(self) -> None:
         check_range("retention", self.retention, 0.0, 1.0, low_open=True)
+
+    @property
+    def active_stages(self) -> tuple[Stage, ...]:
+        """The ``stages`` that these very knobs leave switched on."""
+        return self.stages
+
+    @property
+    def retention_counts(self) -> bool:
+        """Whether ``retention`` has a say; not where other knobs say what is kept."""
+        return True
 
     @property
     def exact_budget(self) -> bool:
@@ -92,6 +106,13 @@ class Method:
         """Merge frames after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
         return Decision()
 
+    def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
+        """Merge tokens inside each frame, in the middle of encoder layer ``layer``: all F * L rows of the call at once.
+
+        Every row goes into one output row of its own frame, and all frames are left with the same number of tokens.
+        """
+        return None
+
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         """Reduce the N * P pooled tokens of a clip, flattened in temporal and raster order."""
         return Decision()
@@ -100,18 +121,23 @@ class Method:
         """What is wanted from a language model of ``depth`` layers. Raises `MethodError` for layers it lacks."""
         return LanguagePlan()
 
-    def reduce_in_llm(self, hidden: Tensor, attention: Tensor, layer: int) -> Reduction | None:
-        """Reduce the [V, D] visual hidden states entering ``layer``, given the [V] attention of the last query."""
+    def reduce_in_llm(self, states: LanguageStates, layer: int) -> Reduction | None:
+        """Reduce the V visual tokens of one sample before ``layer`` of the language model."""
         return None
 
     def describe(self) -> str:
         """The method in the grammar of `earlytom.methods.parse_method`, knobs that differ from the default only."""
-        changed = [
-            f"{field.name}={_to_text(getattr(self, field.name))}"
+        options = {"retention": _to_text(self.retention)} if self.retention_counts else {}
+        options |= self.changed_options()
+        return f"{self.name}:{','.join(f'{name}={value}' for name, value in options.items())}"
+
+    def changed_options(self) -> dict[str, str]:
+        """The knobs that differ from the default, as text that `from_options` reads."""
+        return {
+            field.name: _to_text(getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if field.name == "retention" or getattr(self, field.name) != field.default
-        ]
-        return f"{self.name}:{','.join(changed)}"
+            if getattr(self, field.name) != field.default
+        }
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
@@ -126,6 +152,9 @@ class Method:
         if unknown:
             raise MethodError(f"method {cls.name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
         return cls(**{key: _read(key, value, hints[key]) for key, value in options.items()})
+
+
+_LISTS = {int: "integers like 6/14/20", float: "numbers like 0.5/0.25"}
 
 
 def _to_text(value: object) -> str:
@@ -153,5 +182,5 @@ def _read(name: str, value: object, hint: Any) -> Any:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         return hint(text)
     except (ValueError, KeyError):
-        kind = "integers like 6/14/20" if origin is tuple else hint.__name__
+        kind = hint.__name__ if origin is not tuple else _LISTS.get(arguments[0], "values like a/b/c")
         raise MethodError(f"option {name} cannot be read as {kind}: {value!r}") from None

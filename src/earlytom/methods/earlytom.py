@@ -18,21 +18,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_range, check_switches
+from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
 from earlytom.methods.presets import Preset, find_preset, scale_layers
-from earlytom.types import Decision, EncoderPlan, LanguagePlan, Variant
+from earlytom.types import Decision, EncoderPlan, LanguagePlan, Resource, Stage, Variant
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from earlytom.ops import Segment
     from earlytom.reduction import Reduction
-    from earlytom.types import FrameGrid, FrameStates, VisualTokens
+    from earlytom.types import FrameGrid, FrameStates, LanguageStates, VisualTokens
 
 __all__ = ["EarlyTom"]
 
 # Relative depths of the merge layers of a user who has no benchmark in mind (Table 8, MVBench: the earliest merges).
 _DEFAULT_LAYERS = (6, 14, 20)
-_PUBLISHED_INNER_LAYER, _PUBLISHED_INNER_DEPTH = 18, 28
 # A prompt of this few visual tokens costs less to prefill than any of it is worth dropping.
 _FEWEST_TOKENS = 64
 
@@ -82,15 +80,15 @@ class EarlyTom(Method):
     name: ClassVar[str] = "earlytom"
     summary: ClassVar[str] = "frame merging inside the vision encoder, then decoupled spatial token selection"
     paper: ClassVar[str] = "arXiv 2605.30010"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder", "tokens", "llm")
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "frame similarity", "received attention"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_switches(self, "frame_merging", "weighted_merging", "decoupled_selection", optional=("inner_merging",))
         check_range("ema", self.ema, 0.0, 1.0, low_open=True)
-        check_range("inner_ratio", self.inner_ratio, 0.0, 1.0)
+        check_inner_ratio("inner_ratio", self.inner_ratio)
         check_choice("compat", self.compat, ("default", "official", "paper"))
-        if self.inner_ratio == 1.0:
-            raise MethodError(f"inner_ratio must be less than 1, got {self.inner_ratio!r}")
         if self.tau_seg is not None:
             check_range("tau_seg", self.tau_seg, -1.0, 1.0)
         check_count("max_window", self.max_window, 2)
@@ -100,6 +98,11 @@ class EarlyTom(Method):
             object.__setattr__(self, "merge_layers", _checked_layers(self.merge_layers))
         if self.inner_layer is not None:
             check_count("inner_layer", self.inner_layer, 1)
+
+    @property
+    def active_stages(self) -> tuple[Stage, ...]:
+        off = {"encoder": not self.frame_merging, "llm": not self._merges_in_llm}
+        return tuple(stage for stage in self.stages if not off.get(stage))
 
     @property
     def exact_budget(self) -> bool:
@@ -164,27 +167,20 @@ class EarlyTom(Method):
         return Decision(reduction=Reduction.keep(kept, frames * tokens_per_frame), details=details)
 
     def llm_plan(self, depth: int) -> LanguagePlan:
-        merging = self.preset is not None if self.inner_merging is None else self.inner_merging
-        if not merging or self.inner_ratio == 0.0:
+        if not self._merges_in_llm:
             return LanguagePlan()
-        layer = self.inner_layer
-        if layer is None:
-            shallow = depth <= _PUBLISHED_INNER_LAYER
-            layer = (
-                max(1, round(_PUBLISHED_INNER_LAYER * depth / _PUBLISHED_INNER_DEPTH))
-                if shallow
-                else _PUBLISHED_INNER_LAYER
-            )
-        if layer >= depth:
-            raise MethodError(
-                f"inner_layer {layer} does not fit a language model of {depth} layers: allowed are 1 to {depth - 1}"
-            )
-        return LanguagePlan(reduce_before=(layer,))
+        return inner_plan("inner_layer", self.inner_layer, self.inner_ratio, depth)
 
-    def reduce_in_llm(self, hidden: Tensor, attention: Tensor, layer: int) -> Reduction | None:
+    def reduce_in_llm(self, states: LanguageStates, layer: int) -> Reduction | None:
         from earlytom.ops import merge_dropped_tokens
 
-        return merge_dropped_tokens(hidden, attention, ratio=self.inner_ratio, sequential=self.compat == "official")
+        return merge_dropped_tokens(
+            states.features, states.attention, ratio=self.inner_ratio, sequential=self.compat == "official"
+        )
+
+    @property
+    def _merges_in_llm(self) -> bool:
+        return self.preset is not None if self.inner_merging is None else self.inner_merging
 
     def _preset(self) -> Preset | None:
         return None if self.preset is None else find_preset(self.preset, self.retention)

@@ -10,9 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from earlytom.errors import ModelError
 from earlytom.ops import received_attention
 
-__all__ = ["captured_outputs", "decoder_query_and_keys", "heads_received_attention"]
+__all__ = [
+    "captured_outputs",
+    "decoder_query_and_keys",
+    "find_pooling_head",
+    "head_attention",
+    "heads_mean",
+    "heads_received_attention",
+]
 
 
 @contextmanager
@@ -42,10 +50,45 @@ def captured_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def heads_received_attention(queries: Tensor, keys: Tensor, *, heads: int, scale: float) -> Tensor:
+def heads_received_attention(
+    queries: Tensor, keys: Tensor, *, heads: int, scale: float, sizes: Tensor | None = None
+) -> Tensor:
     """Attention received by each token, from the [F, L, D] outputs of a block's projections; [F, L] float32."""
     shape = (*queries.shape[:-1], heads, -1)
-    return received_attention(queries.view(shape).transpose(1, 2), keys.view(shape).transpose(1, 2), scale=scale)
+    queries, keys = queries.view(shape).transpose(1, 2), keys.view(shape).transpose(1, 2)
+    return received_attention(queries, keys, scale=scale, sizes=sizes)
+
+
+def heads_mean(projected: Tensor, *, heads: int) -> Tensor:
+    """Mean over the heads of a projection's [F, L, D] output; [F, L, D / heads] float32."""
+    return projected.unflatten(-1, (heads, -1)).mean(dim=2, dtype=torch.float32)
+
+
+def find_pooling_head(tower: Any) -> Any:
+    """The attention-pooling head of a SigLIP tower. Raises `ModelError` where there is none."""
+    head = getattr(tower, "head", None)
+    if getattr(head, "probe", None) is None or getattr(head, "attention", None) is None:
+        raise ModelError(
+            "the vision tower has no attention-pooling head, which the method needs: video LLM checkpoints leave it "
+            "out; set the head of the original SigLIP model as vision_tower.head, or choose the method's substitute "
+            "(for fastvid: scores=received)"
+        )
+    return head
+
+
+def head_attention(tower: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """What a SigLIP tower's attention-pooling head makes of the last layer's [F, L, D] output.
+
+    Returns:
+        [F, L] attention of its probe, mean over the heads, float32; [F, D] its output, model dtype.
+
+    Raises:
+        ModelError: the tower has no such head.
+    """
+    head, normed = find_pooling_head(tower), tower.post_layernorm(hidden)
+    probe = head.probe.expand(hidden.shape[0], -1, -1)
+    pooled, attention = head.attention(probe, normed, normed, need_weights=True)
+    return attention[:, 0].float(), (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
 
 
 def decoder_query_and_keys(

@@ -24,6 +24,34 @@ class FrameVisitor(Protocol):
     def receive_attention(self, compute: Callable[[], Tensor]) -> None:
         """Take the [F, L] attention received in ``plan.attention_layer``, for the frames that entered it."""
 
+    def receive_keys(self, compute: Callable[[], Tensor]) -> None:
+        """Take the [F, L, E] head-mean keys of ``plan.attention_layer``; called only where ``plan.keys`` asks."""
+
+    def receive_pooling(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """Take the [F, L] attention and the [F, E] output of the pooling head, for the frames that are left.
+
+        Called behind the last layer, only where ``plan.pooling_head`` asks.
+        """
+
+    @property
+    def token_sizes(self) -> Tensor | None:
+        """[F, L] float32, the patches that each token stands for; ``None`` as long as none have merged."""
+
+    def merge_tokens(
+        self, layer: int, hidden: Tensor, keys: Tensor, others: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Take [F, L, D] hidden states between attention and MLP of a layer in ``plan.token_layers``.
+
+        Args:
+            layer: the layer.
+            hidden: hidden states.
+            keys: [F, L, E] the layer's keys, mean over its heads, float32.
+            others: earlier hidden states that the model will need besides; they are merged in the same way.
+
+        Returns:
+            Hidden states of the tokens that are left, equally many of each frame, and the others.
+        """
+
     def after_layer(self, layer: int, hidden: Tensor, others: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         """Take [F, L, D] hidden states after ``layer``; return those of the frames that are left.
 
@@ -60,6 +88,9 @@ class ModelAdapter(Protocol):
     def project(self, model: nn.Module, hidden: Tensor) -> Tensor:
         """Projector and pooling, as stock: [F, L, D] -> [F, P, C]."""
 
+    def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
+        """The projector alone, for merged tokens that are no grid any more: [F, K, D] -> [F, K, C]."""
+
     def pool_attention(self, model: nn.Module, attention: Tensor) -> Tensor:
         """Resize [F, L] attention in the same way as features are pooled: [F, P]."""
 
@@ -89,4 +120,16 @@ class ModelAdapter(Protocol):
 
         Returns:
             [B, H, E] queries, [B, G, S, E] keys (both rotated), and the logits' scale.
+        """
+
+    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the language model's rotary embedding.
+
+        Args:
+            model: the model.
+            positions: [B, S] int64.
+            like: a tensor whose dtype and device they get.
+
+        Returns:
+            [B, S, E] each.
         """

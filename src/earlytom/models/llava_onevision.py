@@ -15,8 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError, ModelError
-from earlytom.models.attention import captured_outputs, decoder_query_and_keys, heads_received_attention
+from earlytom.models.attention import (
+    captured_outputs,
+    decoder_query_and_keys,
+    find_pooling_head,
+    head_attention,
+    heads_mean,
+    heads_received_attention,
+)
 from earlytom.models.base import FrameVisitor
+from earlytom.models.merging_layer import check_token_merging, run_merging_layer
 from earlytom.models.prompt import HostPrompt, check_placeholders, shorten_prompt
 from earlytom.ops import pool_bilinear
 from earlytom.types import FrameGrid, PrefillInputs
@@ -91,11 +99,17 @@ class LlavaOnevisionAdapter:
     def encode(self, model: nn.Module, inputs: Mapping[str, Any], visitor: FrameVisitor) -> Tensor:
         inner = cast(Any, model).model
         wanted, collected = self._feature_layers(model), {}
+        check_token_merging(visitor.plan, inner.vision_tower.config._attn_implementation)
+        if visitor.plan.pooling_head:
+            find_pooling_head(inner.vision_tower)  # refused before the layers have run
         hidden = inner.vision_tower.embeddings(inputs["pixel_values_videos"].flatten(0, 1))
         for index, layer in enumerate(inner.vision_tower.encoder.layers[: max(wanted)]):
             if index in wanted:
                 collected[index] = hidden
-            if index == visitor.plan.attention_layer:
+            if visitor.plan.token_layers:
+                hidden, others = run_merging_layer(layer, index, hidden, list(collected.values()), visitor)
+                collected = dict(zip(collected, others, strict=True))
+            elif index == visitor.plan.attention_layer:
                 attention = layer.self_attn
                 with captured_outputs(attention.q_proj, attention.k_proj) as captured:
                     hidden = layer(hidden, attention_mask=None)
@@ -103,16 +117,23 @@ class LlavaOnevisionAdapter:
                     heads_received_attention, *captured, heads=attention.num_heads, scale=attention.scale
                 )
                 visitor.receive_attention(received)
+                if visitor.plan.keys:
+                    visitor.receive_keys(partial(heads_mean, captured[1], heads=attention.num_heads))
             else:
                 hidden = layer(hidden, attention_mask=None)
             hidden, others = visitor.after_layer(index, hidden, list(collected.values()))
             collected = dict(zip(collected, others, strict=True))
+        if visitor.plan.pooling_head:
+            visitor.receive_pooling(partial(head_attention, inner.vision_tower, hidden))
         collected[max(wanted)] = hidden
         return hidden if len(wanted) == 1 else torch.cat([collected[index] for index in wanted], dim=-1)
 
     def project(self, model: nn.Module, hidden: Tensor) -> Tensor:
         inner = cast(Any, model).model
         return cast(Tensor, inner.apply_pooling(inner.multi_modal_projector(hidden)))
+
+    def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
+        return cast(Tensor, cast(Any, model).model.multi_modal_projector(hidden))
 
     def pool_attention(self, model: nn.Module, attention: Tensor) -> Tensor:
         side = self._side(model)
@@ -153,6 +174,10 @@ class LlavaOnevisionAdapter:
         self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
     ) -> tuple[Tensor, Tensor, float]:
         return decoder_query_and_keys(layer, hidden, cos, sin, last)
+
+    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = cast(Any, model).model.language_model.rotary_emb(like, positions)
+        return cos, sin
 
     @staticmethod
     def _side(model: nn.Module) -> int:

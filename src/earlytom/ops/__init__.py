@@ -1,29 +1,76 @@
 """Pure tensor operations: no model, no method, no state."""
 
+from earlytom.ops.anchors import AnchorPlan, merge_into_anchors
 from earlytom.ops.attention import last_query_attention, received_attention
-from earlytom.ops.budget import exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
+from earlytom.ops.bipartite import match_tokens, matched_means, merge_down, merge_schedule
+from earlytom.ops.budget import apportion, exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
+from earlytom.ops.clustering import cluster_sizes, density_peaks, join_nearest, squared_distances
+from earlytom.ops.contextual import dominant_and_contextual
 from earlytom.ops.inner import merge_dropped_tokens
 from earlytom.ops.merging import plan_merging
+from earlytom.ops.partition import best_partition, static_since, static_tokens, window_savings
 from earlytom.ops.resizing import pool_bilinear
-from earlytom.ops.segmentation import Segment, adaptive_threshold, segment_frames
-from earlytom.ops.selection import select_by_frame
-from earlytom.ops.similarity import frame_similarity, unit_rows
+from earlytom.ops.segmentation import Segment, adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
+from earlytom.ops.selection import highest_scores, kept_indices, ranks_among, select_by_frame
+from earlytom.ops.similarity import frame_similarity, paired_cosines, unit_rows
+from earlytom.ops.spacing import adaptive_bins, evenly_spaced, nearest_grid
+from earlytom.ops.windows import (
+    Blocks,
+    cluster_dynamic,
+    cluster_static,
+    frame_windows,
+    reduce_windows,
+    select_dynamic,
+    window_similarity,
+)
 
 __all__ = [
+    "AnchorPlan",
+    "Blocks",
     "Segment",
+    "adaptive_bins",
     "adaptive_threshold",
+    "apportion",
+    "best_partition",
+    "cluster_dynamic",
+    "cluster_sizes",
+    "cluster_static",
+    "contiguous_windows",
+    "cut_at_changes",
+    "density_peaks",
+    "dominant_and_contextual",
+    "evenly_spaced",
     "exact_counts",
     "frame_floor",
     "frame_similarity",
+    "frame_windows",
+    "highest_scores",
+    "join_nearest",
+    "kept_indices",
     "last_query_attention",
+    "match_tokens",
+    "matched_means",
+    "merge_down",
     "merge_dropped_tokens",
+    "merge_into_anchors",
+    "merge_schedule",
+    "nearest_grid",
+    "paired_cosines",
     "plan_merging",
     "pool_bilinear",
     "published_counts",
+    "ranks_among",
     "received_attention",
+    "reduce_windows",
     "rescaled_retention",
     "segment_frames",
     "select_by_frame",
+    "select_dynamic",
+    "squared_distances",
+    "static_since",
+    "static_tokens",
     "token_budget",
     "unit_rows",
+    "window_savings",
+    "window_similarity",
 ]

@@ -14,7 +14,7 @@ _CHUNK_VALUES = 1 << 21
 _CHUNK_VALUES_ACCELERATOR = 1 << 26
 
 
-def received_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
+def received_attention(queries: Tensor, keys: Tensor, *, scale: float, sizes: Tensor | None = None) -> Tensor:
     """Attention received by each token: the mean over heads and queries of the softmax probabilities.
 
     Frame by frame (or several at once where they are small), so that [N, H, L, L] never exists; softmax in float32.
@@ -23,6 +23,8 @@ def received_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor
         queries: [N, H, L, E], any floating dtype.
         keys: [N, H, L, E].
         scale: factor of the logits, usually ``E ** -0.5``.
+        sizes: [N, L] float32, the number of equal tokens that each one stands for (ToMe's proportional attention), as
+            query and as key; 1 each if ``None``.
 
     Returns:
         [N, L] float32; each row sums to 1.
@@ -33,19 +35,23 @@ def received_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor
     received = torch.empty(frames, tokens, dtype=torch.float32, device=queries.device)
     for start in range(0, frames, step):
         part = slice(start, start + step)
-        received[part] = _received(queries[part], keys[part], scale, chunk)
+        received[part] = _received(queries[part], keys[part], scale, chunk, None if sizes is None else sizes[part])
     return received
 
 
-def _received(queries: Tensor, keys: Tensor, scale: float, chunk: int) -> Tensor:
+def _received(queries: Tensor, keys: Tensor, scale: float, chunk: int, sizes: Tensor | None) -> Tensor:
     """`received_attention` for a few frames, a slice of queries at a time."""
     heads, tokens = queries.shape[1], queries.shape[2]
     step = max(1, chunk // max(1, queries.shape[0] * heads * tokens))
     total = torch.zeros(queries.shape[0], tokens, dtype=torch.float32, device=queries.device)
     for start in range(0, tokens, step):
         logits = torch.matmul(queries[:, :, start : start + step] * scale, keys.transpose(-1, -2))
-        total += torch.softmax(logits, dim=-1, dtype=torch.float32).sum(dim=(1, 2))
-    return total / (heads * tokens)
+        if sizes is None:
+            total += torch.softmax(logits, dim=-1, dtype=torch.float32).sum(dim=(1, 2))
+        else:
+            shares = torch.softmax(logits.float() + sizes.log()[:, None, None], dim=-1)
+            total += (shares * sizes[:, None, start : start + step, None]).sum(dim=(1, 2))
+    return total / (heads * (tokens if sizes is None else sizes.sum(dim=1, keepdim=True)))
 
 
 def last_query_attention(query: Tensor, keys: Tensor, *, scale: float, visible: Tensor | None = None) -> Tensor:

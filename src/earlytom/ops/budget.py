@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["exact_counts", "frame_floor", "published_counts", "rescaled_retention", "token_budget"]
+__all__ = ["apportion", "exact_counts", "frame_floor", "published_counts", "rescaled_retention", "token_budget"]
 
 
 def token_budget(retention: float, tokens: int) -> int:
@@ -54,3 +54,31 @@ def published_counts(retention: float, dynamic: Sequence[bool], tokens_per_frame
     """The authors' counts: ``ceil(P * r^)`` for dynamic frames, ``max(1, round(P * r^))`` for static ones."""
     several, few = math.ceil(tokens_per_frame * retention), max(1, round(tokens_per_frame * retention))
     return [min(tokens_per_frame, several if flag else few) for flag in dynamic]
+
+
+def apportion(total: int, sizes: Sequence[int], *, at_least_one: bool = False) -> list[int]:
+    """Share ``total`` out in proportion to ``sizes`` by the largest remainders; the earlier one wins ties.
+
+    Args:
+        total: what to share, at most ``sum(sizes)``.
+        sizes: the most that each one can get.
+        at_least_one: give one to each that is not empty first, where ``total`` is enough for that.
+
+    Returns:
+        One share for each size; they sum to ``total``.
+
+    Raises:
+        ValueError: the sizes cannot hold ``total``.
+    """
+    whole = sum(sizes)
+    if total > whole:
+        raise ValueError(f"total {total} exceeds the {whole} that the sizes can hold")
+    filled = sum(size > 0 for size in sizes)
+    if at_least_one and filled <= total:
+        rest = apportion(total - filled, [max(0, size - 1) for size in sizes])
+        return [share + (size > 0) for share, size in zip(rest, sizes, strict=True)]
+    shares = [size * total // max(1, whole) for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda place: (-(sizes[place] * total % max(1, whole)), place))
+    for place in by_remainder[: total - sum(shares)]:
+        shares[place] += 1
+    return shares

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
-__all__ = ["Segment", "adaptive_threshold", "segment_frames"]
+__all__ = ["Segment", "adaptive_threshold", "contiguous_windows", "cut_at_changes", "segment_frames"]
 
 Segment = tuple[int, int]
 """First and last frame of a segment, both inclusive."""
 
 _LOWEST, _HIGHEST = 0.5, 0.8
+# Similarities that agree in so many digits are equal: the rest is rounding.
+_DIGITS = 5
 
 
 def segment_frames(
@@ -41,6 +44,53 @@ def segment_frames(
     if frames:
         segments.append((start, frames - 1))
     return segments
+
+
+def cut_at_changes(similarity: Sequence[float], *, segments: int, threshold: float) -> list[Segment]:
+    """Cut a clip between neighbouring frames: where they differ most, and wherever they differ much (FastVID).
+
+    Args:
+        similarity: for each frame but the last its similarity to the next one, host data.
+        segments: the least number of segments; as many as there are frames where these are fewer.
+        threshold: neighbours less alike than this are cut apart.
+
+    Returns:
+        The segments in order; among equal similarities the earlier one is cut.
+    """
+    by_similarity = sorted(range(len(similarity)), key=lambda frame: (round(similarity[frame], _DIGITS), frame))
+    cuts = {*by_similarity[: segments - 1], *(frame for frame, value in enumerate(similarity) if value < threshold)}
+    ends = [*sorted(cuts), len(similarity)]
+    return list(zip([0, *(end + 1 for end in ends[:-1])], ends, strict=True))
+
+
+def contiguous_windows(labels: Sequence[int]) -> list[Segment]:
+    """Cut a clip into windows by the clusters of its frames, each of which is made contiguous (PruneVid).
+
+    A cluster keeps its longest runs of neighbouring frames, and none where that is a single frame. From left to right,
+    each stretch between goes to the longer of the runs beside it, the left one among equals.
+
+    Args:
+        labels: the cluster of each frame, host data.
+
+    Returns:
+        The windows in order; neighbouring runs of one cluster are one window.
+    """
+    runs = [(label, len(list(run))) for label, run in itertools.groupby(labels)]
+    longest = {label: max(length for other, length in runs if other == label) for label, _ in runs}
+    marked = [(label if 1 < longest[label] == length else None, length) for label, length in runs]
+    stretches = [
+        (label, sum(length for _, length in group)) for label, group in itertools.groupby(marked, lambda run: run[0])
+    ]
+    windows: list[tuple[int, int]] = []  # cluster and frames
+    for number, (label, length) in enumerate(stretches):
+        if label is None:
+            after = stretches[number + 1] if number + 1 < len(stretches) else (None, 0)
+            label = windows[-1][0] if windows and windows[-1][1] >= after[1] else after[0] or 0
+        if windows and windows[-1][0] == label:
+            length += windows.pop()[1]
+        windows.append((label, length))
+    ends = list(itertools.accumulate(length for _, length in windows))
+    return [(end - length, end - 1) for end, (_, length) in zip(ends, windows, strict=True)]
 
 
 def adaptive_threshold(similarity: Sequence[Sequence[float]], *, max_window: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ranks", "select_by_frame", "window_ids"]
+__all__ = ["highest_scores", "kept_indices", "ranks", "ranks_among", "select_by_frame", "window_ids"]
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -15,6 +15,23 @@ def ranks(scores: Tensor) -> Tensor:
     scores = torch.nan_to_num(scores, nan=float("-inf"))
     order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
     return torch.argsort(order, dim=-1, stable=True)
+
+
+def ranks_among(scores: Tensor, valid: Tensor) -> Tensor:
+    """Like `ranks`, but every score that is not ``valid`` [..., P] bool ranks behind all that are, NaN included."""
+    lowest = torch.finfo(scores.dtype).min / 2
+    valued = torch.nan_to_num(scores, nan=lowest, neginf=lowest).clamp_min(lowest)
+    return ranks(valued.masked_fill(~valid, float("-inf")))
+
+
+def kept_indices(chosen: Tensor, count: int) -> Tensor:
+    """The ascending indices of the ``count`` true elements of ``chosen``, flattened; waits for no device."""
+    return torch.sort(chosen.flatten().to(torch.uint8), descending=True, stable=True).indices[:count]
+
+
+def highest_scores(scores: Tensor, count: int) -> Tensor:
+    """The ascending indices of the ``count`` highest of [V] ``scores``; ties and NaN as in `ranks`. [count] int64."""
+    return kept_indices(ranks(scores) < count, count)
 
 
 def window_ids(counts: Tensor, tokens: int) -> Tensor:
@@ -57,5 +74,4 @@ def select_by_frame(scores: Tensor, counts: Sequence[int], local: Sequence[bool]
         best = torch.full_like(rank, tokens).scatter_reduce_(1, windows, rank, "amin").gather(1, windows)
         local_rows = torch.tensor(local).to(scores.device, non_blocking=True)
         chosen = torch.where(local_rows[:, None] & (kept > 0)[:, None], rank == best, chosen)
-    order = torch.sort(chosen.flatten().to(torch.uint8), descending=True, stable=True).indices
-    return order[: sum(counts)]
+    return kept_indices(chosen, sum(counts))

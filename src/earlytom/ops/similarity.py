@@ -1,11 +1,11 @@
-"""Similarity of frames and of tokens (EarlyTom, stage I: "mean over the tokens of the cosine similarity")."""
+"""Similarity of frames and of tokens, in float32 and bounded memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["frame_similarity", "unit_rows"]
+__all__ = ["frame_similarity", "paired_cosines", "unit_rows"]
 
 # Tokens are normalised in float32; this many values at a time (128 MiB) bounds the memory for long clips.
 _CHUNK_VALUES = 1 << 25
@@ -35,3 +35,24 @@ def frame_similarity(features: Tensor) -> Tensor:
         rows = unit_rows(features[:, start : start + step]).flatten(1)
         gram.addmm_(rows, rows.T)
     return torch.nan_to_num(gram / tokens, nan=0.0)
+
+
+def paired_cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of each token with the token of the same place in another frame.
+
+    Args:
+        first: [M, P, D] frames, any floating dtype.
+        second: [M, P, D] the frames to compare them with.
+
+    Returns:
+        [M, P] float32 in [-1, 1]; 0 for vectors of zeros and for those that are not finite.
+    """
+    frames, tokens, width = first.shape
+    step = max(1, _CHUNK_VALUES // max(1, tokens * width))
+    cosines = torch.empty(frames, tokens, dtype=torch.float32, device=first.device)
+    for start in range(0, frames, step):
+        one, other = first[start : start + step].float(), second[start : start + step].float()
+        lengths = one.norm(dim=-1).clamp_min_(1e-12) * other.norm(dim=-1).clamp_min_(1e-12)
+        # No product of the size of the frames: this is bound by memory.
+        cosines[start : start + step] = torch.einsum("mpd,mpd->mp", one, other) / lengths
+    return cosines.nan_to_num_(nan=0.0).clamp_(-1.0, 1.0)

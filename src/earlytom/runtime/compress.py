@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,8 +19,8 @@ from earlytom.models import find_adapter
 from earlytom.runtime.encode import encode_videos
 from earlytom.runtime.generation import check_generation, named_arguments, with_mask, with_new_token_limits
 from earlytom.runtime.inner import reduce_in_language_model
-from earlytom.trace import CallTrace, Stopwatch, Trace
-from earlytom.types import PrefillInputs
+from earlytom.trace import CallTrace, Stopwatch, Trace, VideoTrace
+from earlytom.types import FrameGrid, PrefillInputs
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
@@ -68,9 +69,11 @@ def compress(model: nn.Module, method: Method | str) -> Iterator[Trace]:
     """Switch a compression method on for a model; on leaving the model is exactly as it was.
 
     Inside, ``model.generate(**inputs)`` and ``model(**inputs)`` work with the processor's ordinary outputs. The
-    returned ids start with the original prompt. Prompts without video pass through unchanged. A cache that comes back
-    (``return_dict_in_generate``) belongs to the shortened prompt: for a further turn send the whole history with its
-    video again, not the cache.
+    returned ids start with the original prompt. Prompts without video pass through unchanged. Several prompts about one
+    clip cost one encoding when the clip is expanded over the batch instead of copied
+    (``pixel_values_videos[:1].expand(n, -1, -1, -1, -1)``, done last: moving a tensor copies it). A cache that comes
+    back (``return_dict_in_generate``) belongs to the shortened prompt: for a further turn send the whole history with
+    its video again, not the cache.
 
     Args:
         model: a supported stock model, loaded by ``from_pretrained``.
@@ -262,9 +265,33 @@ def _prepare(
 ) -> PrefillInputs:
     """Stages I and II of one call, and its shortened prompt."""
     grids = adapter.grids(model, inputs, prompt)
-    kept, call.videos = encode_videos(adapter, model, inputs, grids, method, call.clock)
+    kept, call.videos = _encode(adapter, model, inputs, grids, method, call.clock)
     with call.clock.stage("assembly"):
         prepared = adapter.assemble(model, inputs, prompt, grids, kept)
     call.prompt_tokens = prompt.ids.shape[1]
     call.prefill_tokens = prepared.arguments["inputs_embeds"].shape[1]
     return prepared
+
+
+def _encode(
+    adapter: ModelAdapter,
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    grids: Sequence[FrameGrid],
+    method: Method,
+    clock: Stopwatch,
+) -> tuple[list[torch.Tensor], list[VideoTrace]]:
+    """The kept tokens of every clip, and what happened to it; one clip that is given several times is encoded once."""
+    if not _is_one_clip(inputs.get("pixel_values_videos"), grids):
+        return encode_videos(adapter, model, inputs, grids, method, clock)
+    alone = {**inputs, "pixel_values_videos": inputs["pixel_values_videos"][:1]}
+    kept, traces = encode_videos(adapter, model, alone, grids[:1], method, clock)
+    # A trace may be written to by whoever gets it, so each prompt has its own.
+    return kept * len(grids), [dataclasses.replace(traces[0]) for _ in grids]
+
+
+def _is_one_clip(pixels: object, grids: Sequence[FrameGrid]) -> bool:
+    """Whether all clips are one in memory, as ``pixels[:1].expand(n, ...)`` makes them; told without reading any."""
+    if not isinstance(pixels, torch.Tensor) or len(grids) < 2 or len(set(grids)) > 1:
+        return False
+    return pixels.shape[0] == len(grids) and pixels.stride(0) == 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.reduction import Reduction
+from earlytom.runtime.tokens import TokenMerging
 from earlytom.trace import MergeRecord, Stopwatch, VideoTrace
 from earlytom.types import EncoderPlan, FrameGrid, FrameStates, VisualTokens
 
@@ -60,9 +61,19 @@ class _MergingVisitor:
     one clip at a time.
     """
 
-    def __init__(self, method: Method, plan: EncoderPlan, clips: Sequence[_Clip], stopwatch: Stopwatch) -> None:
+    def __init__(
+        self,
+        method: Method,
+        plan: EncoderPlan,
+        clips: Sequence[_Clip],
+        stopwatch: Stopwatch,
+        tokens: TokenMerging | None,
+    ) -> None:
         self._method, self._plan, self._clips, self._stopwatch = method, plan, clips, stopwatch
+        self._tokens = tokens
         self.attention: Tensor | None = None
+        self.keys: Tensor | None = None
+        self.descriptions: Tensor | None = None
 
     @property
     def plan(self) -> EncoderPlan:
@@ -70,16 +81,39 @@ class _MergingVisitor:
 
     def receive_attention(self, compute: Callable[[], Tensor]) -> None:
         with self._stopwatch.stage("attention"):
-            self.attention = compute()
+            self.attention = compute() if self._tokens is None else self._tokens.unmerge_shares(compute())
+
+    def receive_keys(self, compute: Callable[[], Tensor]) -> None:
+        with self._stopwatch.stage("attention"):
+            self.keys = compute() if self._tokens is None else self._tokens.unmerge(compute())
+
+    def receive_pooling(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        with self._stopwatch.stage("attention"):
+            self.attention, self.descriptions = compute()
+
+    @property
+    def token_sizes(self) -> Tensor | None:
+        return None if self._tokens is None else self._tokens.sizes
+
+    def merge_tokens(
+        self, layer: int, hidden: Tensor, keys: Tensor, others: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        if self._tokens is None:
+            return hidden, list(others)
+        with self._stopwatch.stage("merging"):
+            return self._tokens.merge(layer, hidden, keys, others)
 
     def after_layer(self, layer: int, hidden: Tensor, others: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         carried = list(others)
+        if self._tokens is not None:
+            return self._tokens.finish(layer, hidden, carried)
         with self._stopwatch.stage("merging"):
             if layer in self._plan.merge_layers:
                 reductions = self._decide(hidden, layer)
                 if any(reduction.outputs < reduction.inputs for reduction in reductions):
                     hidden, *carried = [_apply(reductions, rows) for rows in (hidden, *carried)]
                     self.attention = None if self.attention is None else _apply(reductions, self.attention)
+                    self.keys = None if self.keys is None else _apply(reductions, self.keys)
                     for clip, reduction in zip(self._clips, reductions, strict=True):
                         clip.trace.origin = clip.trace.origin.then(reduction)
             if self._plan.frame_similarity and layer == self._last_layer:
@@ -137,21 +171,54 @@ def encode_videos(
     """
     clips = [_new_clip(method, grid) for grid in grids]
     active = any(not clip.trace.stepped_aside for clip in clips)
-    plan = method.encoder_plan(adapter.encoder_depth(model)) if active else EncoderPlan()
-    visitor = _MergingVisitor(method, plan, clips, stopwatch)
+    depth = adapter.encoder_depth(model)
+    plan = method.encoder_plan(depth) if active else EncoderPlan()
+    tokens = _token_merging(method, plan, clips, depth)
+    visitor = _MergingVisitor(method, plan, clips, stopwatch, tokens)
     with stopwatch.stage("encoder"):
         hidden = adapter.encode(model, inputs, visitor)
+    if tokens is not None and not plan.unmerge:
+        with stopwatch.stage("projection"):
+            return _unpooled(adapter, model, hidden, tokens, clips), [clip.trace for clip in clips]
     with stopwatch.stage("projection"):
         features = adapter.project(model, hidden)
-        pooled = None if visitor.attention is None else adapter.pool_attention(model, visitor.attention)
+        attention = None if visitor.attention is None else adapter.pool_attention(model, visitor.attention)
+        keys = None if visitor.keys is None else _pool_keys(adapter, model, visitor.keys)
     sizes = [clip.frames for clip in clips]
-    attentions: Sequence[Tensor | None] = [None] * len(clips) if pooled is None else pooled.split(sizes)
     with stopwatch.stage("selection"):
-        kept = [
-            _select(method, clip, part, attention)
-            for clip, part, attention in zip(clips, features.split(sizes), attentions, strict=True)
-        ]
+        parts = (_by_clip(rows, sizes) for rows in (attention, keys, visitor.descriptions))
+        kept = [_select(method, *part) for part in zip(clips, features.split(sizes), *parts, strict=True)]
     return kept, [clip.trace for clip in clips]
+
+
+def _token_merging(method: Method, plan: EncoderPlan, clips: Sequence[_Clip], depth: int) -> TokenMerging | None:
+    """The state of token merging inside the encoder, where the plan asks for it; all clips share the record of it."""
+    if not plan.token_layers:
+        return None
+    if any(clip.trace.stepped_aside for clip in clips):
+        raise CompressionError(
+            f"method {method.name!r} merges the tokens of all frames of a call alike, so it cannot step aside for some "
+            "of its clips only"
+        )
+    tokens = TokenMerging(method, clips[0].trace.grid, plan, depth)
+    for clip in clips:
+        clip.trace.token_merges = tokens.records
+    return tokens
+
+
+def _unpooled(
+    adapter: ModelAdapter, model: nn.Module, hidden: Tensor, tokens: TokenMerging, clips: Sequence[_Clip]
+) -> list[Tensor]:
+    """Merged [F, K, D] tokens straight from the projector, clip by clip; they are what is kept."""
+    features = adapter.project_tokens(model, hidden)
+    cells = adapter.pool_attention(model, torch.eye(tokens.patches, device=hidden.device)).argmax(dim=1)
+    start = 0
+    for clip in clips:
+        frames = slice(start, start + clip.frames)
+        clip.trace.selection = tokens.provenance(cells, clip.trace.grid.tokens_per_frame, frames)
+        clip.trace.details = {"tokens_per_frame": [features.shape[1]] * clip.frames}
+        start = frames.stop
+    return [part.flatten(0, 1) for part in features.split([clip.frames for clip in clips])]
 
 
 def _new_clip(method: Method, grid: FrameGrid) -> _Clip:
@@ -165,7 +232,24 @@ def _new_clip(method: Method, grid: FrameGrid) -> _Clip:
     return _Clip(trace=trace, floor=frame_floor(budget, grid.tokens_per_frame))
 
 
-def _select(method: Method, clip: _Clip, features: Tensor, attention: Tensor | None) -> Tensor:
+def _by_clip(rows: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | None]:
+    return [None] * len(sizes) if rows is None else rows.split(list(sizes))
+
+
+def _pool_keys(adapter: ModelAdapter, model: nn.Module, keys: Tensor) -> Tensor:
+    """[F, L, E] -> [F, P, E]: every channel is resized as a map of scores."""
+    maps = adapter.pool_attention(model, keys.transpose(1, 2).flatten(0, 1))
+    return maps.unflatten(0, (keys.shape[0], -1)).transpose(1, 2)
+
+
+def _select(
+    method: Method,
+    clip: _Clip,
+    features: Tensor,
+    attention: Tensor | None,
+    keys: Tensor | None,
+    descriptions: Tensor | None,
+) -> Tensor:
     """The kept [K, C] tokens of one clip, out of its [N, P, C] features."""
     flat, trace = features.flatten(0, 1), clip.trace
     trace.attention = attention
@@ -177,6 +261,8 @@ def _select(method: Method, clip: _Clip, features: Tensor, attention: Tensor | N
         grid=trace.grid,
         origin=trace.origin,
         frame_similarity=None if clip.similarity is None else clip.similarity.read(),
+        keys=keys,
+        descriptions=descriptions,
     )
     decision = method.select_tokens(tokens, trace.budget)
     trace.selection, trace.details = decision.reduction, decision.details

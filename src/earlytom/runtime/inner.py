@@ -2,13 +2,15 @@
 
 Before the chosen layer the visual hidden states of each sample are reduced; from there on every layer gets the shorter
 sequence: hidden states, rotary embeddings and masks are cut to it, at prefill and in every decoding step (where only
-the mask still speaks of the full length). Kept tokens keep their positions. The cache of the later layers is shorter.
+the mask still speaks of the full length). Kept tokens keep their positions, or close ranks where the method's plan asks
+to renumber; newer tokens then follow in every layer at that layer's own length. The cache of the later layers is
+shorter.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +23,13 @@ from earlytom.errors import CompressionError
 from earlytom.ops import last_query_attention
 from earlytom.reduction import Reduction
 from earlytom.trace import LanguageReduction
+from earlytom.types import LanguageStates
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.models.base import ModelAdapter
     from earlytom.trace import CallTrace
+    from earlytom.types import LanguagePlan
 
 __all__ = ["reduce_in_language_model"]
 
@@ -49,10 +53,11 @@ def reduce_in_language_model(
     """
     layers = adapter.decoder_layers(model)
     plan = method.llm_plan(len(layers))
+    trace.decoder_layers, trace.visual_tokens = len(layers), tuple(map(len, visual_positions))
     if not plan.reduce_before or not any(visual_positions):
         yield
         return
-    session = _Session(adapter, method, set(plan.reduce_before), visual_positions, trace)
+    session = _Session(adapter, model, method, plan, visual_positions, trace)
     handles = [
         layer.register_forward_pre_hook(partial(session.before_layer, index), with_kwargs=True)
         for index, layer in enumerate(layers)
@@ -70,6 +75,10 @@ def reduce_in_language_model(
             handle.remove()
 
 
+_Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Positions, and a tensor whose dtype and device to take, to cosines and sines."""
+
+
 @dataclass
 class _Kept:
     """What is left of the prefilled sequence: [B, S'] indices into it, and which of them only pad."""
@@ -84,14 +93,18 @@ class _Session:
     def __init__(
         self,
         adapter: ModelAdapter,
+        model: nn.Module,
         method: Method,
-        reduce_before: set[int],
+        plan: LanguagePlan,
         visual_positions: Sequence[Sequence[int]],
         trace: CallTrace,
     ) -> None:
         self._adapter, self._method, self._thread = adapter, method, threading.get_ident()
-        self._reduce_before, self._trace = reduce_before, trace
+        self._reduce_before, self._trace = set(plan.reduce_before), trace
+        self._attends_behind = plan.attention_of == "layer behind"
+        self._rotary: _Rotary | None = partial(adapter.rotary_embedding, model) if plan.renumber else None
         self._visual = [torch.tensor(row, dtype=torch.int64) for row in visual_positions]
+        self._entered: list[int] = []
         self._prefilled = 0
         self._repeats = 1
         self._attention: list[Tensor] = []
@@ -113,8 +126,10 @@ class _Session:
         if earlier:
             kwargs = self._cut_once(max(earlier), kwargs, layer)
         if self._prefilling and index in self._reduce_before:
+            if self._attends_behind:
+                self._attention = self._attend(layer, hidden, kwargs)
             hidden, kwargs = self._reduce(index, layer, hidden, kwargs)
-        if self._prefilling and index + 1 in self._reduce_before:
+        if self._prefilling and index + 1 in self._reduce_before and not self._attends_behind:
             self._attention = self._attend(layer, hidden, kwargs)
         return (hidden, *args[1:]), kwargs
 
@@ -123,7 +138,8 @@ class _Session:
         given = (boundary, id(kwargs["position_embeddings"][0]), id(kwargs.get("attention_mask")))
         if self._cut is None or self._cut[0] != given:
             # The originals are kept beside their ids, so that these stay theirs.
-            self._cut = (given, dict(kwargs), _cut_arguments(kwargs, self._kept[boundary], self._prefilled, layer))
+            cut = _cut_arguments(kwargs, self._kept[boundary], self._prefilled, layer, self._rotary)
+            self._cut = (given, dict(kwargs), cut)
         cut = self._cut[2]
         return kwargs | {name: cut[name] for name in ("position_embeddings", "position_ids", "attention_mask")}
 
@@ -143,6 +159,7 @@ class _Session:
         self._repeats = hidden.shape[0] // len(self._visual)
         device = hidden.device
         self._visual = [row.to(device, non_blocking=True) for row in self._visual for _ in range(self._repeats)]
+        self._entered = [len(row) for row in self._visual]
 
     def _attend(self, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
         """Attention of the last prompt token of each sample on its visual tokens, from this layer's own projections."""
@@ -155,18 +172,25 @@ class _Session:
             for query, key, row, positions in zip(queries, keys, visible, self._visual, strict=True)
         ]
 
+    def _states(self, features: Tensor, attention: Tensor, entered: int) -> LanguageStates:
+        return LanguageStates(features=features, attention=attention, entered=entered, depth=self._trace.decoder_layers)
+
     def _reduce(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
         reductions = [
-            self._method.reduce_in_llm(row[positions], attention, index) if positions.numel() else None
-            for row, positions, attention in zip(hidden, self._visual, self._attention, strict=True)
+            self._method.reduce_in_llm(self._states(row[positions], attention, entered), index)
+            if positions.numel()
+            else None
+            for row, positions, attention, entered in zip(
+                hidden, self._visual, self._attention, self._entered, strict=True
+            )
         ]
         before = self._counts()
         rows, kept = _shorten(hidden, self._visual, reductions)
         self._visual = _new_positions(self._visual, reductions, kept)
         self._trace.language.append(LanguageReduction(layer=index, tokens_before=before, tokens_after=self._counts()))
-        kwargs = _cut_arguments(kwargs, kept, hidden.shape[1], layer)
+        kwargs = _cut_arguments(kwargs, kept, hidden.shape[1], layer, self._rotary)
         self._kept[index] = _compose(self._kept[max(self._kept)], kept) if self._kept else kept
         return rows, kwargs
 
@@ -222,16 +246,22 @@ def _compose(first: _Kept, second: _Kept) -> _Kept:
     return _Kept(index, filler if second.filler is None else filler | second.filler)
 
 
-def _cut_arguments(kwargs: dict[str, Any], kept: _Kept, prefilled: int, layer: nn.Module) -> dict[str, Any]:
+def _cut_arguments(
+    kwargs: dict[str, Any], kept: _Kept, prefilled: int, layer: nn.Module, rotary: _Rotary | None
+) -> dict[str, Any]:
     """Cut what a decoder layer receives beside hidden states to the positions that it still has.
 
     While decoding only the mask speaks of prefilled positions; it then covers ``prefilled`` keys and the newer ones.
+    With ``rotary`` the tokens are renumbered as well.
     """
     kwargs = dict(kwargs)
     cos, sin = kwargs["position_embeddings"]
     decoding = cos.shape[1] != prefilled
-    if not decoding:
-        index = kept.index[..., None]
+    if decoding and rotary is not None:
+        left = kept.index.shape[1] - _fillers(kept)
+        kwargs["position_embeddings"] = rotary(kwargs["position_ids"] - (prefilled - left)[:, None], cos)
+    elif not decoding:
+        index = (kept.index if rotary is None else _closed_ranks(kept))[..., None]
         kwargs["position_embeddings"] = tuple(
             part.expand(kept.index.shape[0], -1, -1).gather(1, index.expand(-1, -1, part.shape[-1]))
             for part in (cos, sin)
@@ -245,6 +275,22 @@ def _cut_arguments(kwargs: dict[str, Any], kept: _Kept, prefilled: int, layer: n
         mask = _full_mask(kept, keys, 1 if decoding else prefilled, layer)
     kwargs["attention_mask"] = None if mask is None else _cut_mask(mask, kept, prefilled, decoding)
     return kwargs
+
+
+def _fillers(kept: _Kept) -> Tensor:
+    """[B] int64: how many positions only pad each sample, always on the left."""
+    if kept.filler is None:
+        return torch.zeros(kept.index.shape[0], dtype=torch.int64, device=kept.index.device)
+    return kept.filler.sum(dim=1)
+
+
+def _closed_ranks(kept: _Kept) -> Tensor:
+    """[B, S'] int64: the position of the longer sequence that has the number which each position left gets.
+
+    The number of the n-th token left is that of the n-th token before, whatever was dropped between.
+    """
+    places = torch.arange(kept.index.shape[1], device=kept.index.device)
+    return (places - _fillers(kept)[:, None]).clamp_min(0)
 
 
 def _full_mask(kept: _Kept, keys: int, queries: int, layer: nn.Module) -> Tensor:

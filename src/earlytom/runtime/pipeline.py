@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from earlytom.errors import CompressionError, ModelError
+from earlytom.errors import CompressionError
 from earlytom.methods import make_method
 from earlytom.models import find_adapter
 from earlytom.runtime.compress import compress
+from earlytom.runtime.loading import load_model
+from earlytom.runtime.prompts import share_clip
 from earlytom.video import Sampling, Video, read_video
 
 if TYPE_CHECKING:
@@ -120,20 +122,7 @@ class VideoQA:
         Raises:
             ModelError: the checkpoint cannot be loaded or is not supported, or the device or dtype is not available.
         """
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-
-        place, kind = _device(device), _dtype(dtype)
-        if kind is None:
-            kind = torch.float32 if place.type == "cpu" else "auto"
-        try:
-            config = AutoConfig.from_pretrained(path)
-            model = AutoModelForImageTextToText.from_pretrained(
-                path, config=config, dtype=kind, attn_implementation=attention
-            )
-            processor = AutoProcessor.from_pretrained(path)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"cannot load a model from {str(path)!r}: {_first_line(error)}") from error
-        return cls(model.to(place).eval(), processor)
+        return cls(*load_model(path, device=device, dtype=dtype, attention=attention))
 
     @property
     def default_frames(self) -> int:
@@ -148,18 +137,25 @@ class VideoQA:
 
     def prepare_inputs(self, video: Video, question: str) -> dict[str, Any]:
         """The processor's output for one question about one video, on the model's device, pixels in its dtype."""
-        conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-        for name in ("video_token", "image_token"):
-            token = getattr(self.processor, name, None)
-            if token and token in question:
-                raise CompressionError(f"the question holds the model's own placeholder {token!r}; leave it out")
-        text = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
+        text = self._prompt(question)
         inputs = self.processor(text=[text], videos=[video.frames], do_sample_frames=False, return_tensors="pt")
         first = next(self.model.parameters())
         return {
             key: value.to(first.device, first.dtype if value.is_floating_point() else None)
             for key, value in inputs.items()
         }
+
+    def _prompt(self, question: str) -> str:
+        """What the chat template makes of one question about one video."""
+        if not question.strip():
+            raise CompressionError("the question is empty")
+        for name in ("video_token", "image_token"):
+            token = getattr(self.processor, name, None)
+            if token and token in question:
+                raise CompressionError(f"the question holds the model's own placeholder {token!r}; leave it out")
+        conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+        prompt: str = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
+        return prompt
 
     def ask(
         self,
@@ -192,41 +188,104 @@ class VideoQA:
             MethodError: the method is unknown or does not fit the model.
             CompressionError: the question is empty, or compression could not run as promised.
         """
-        if not question.strip():
-            raise CompressionError("the question is empty")
-        method = make_method(method)
+        watch = _Watch(cancelled)
+        options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
+        (answer,) = self._answer(video, [question], method, sampling, decoder, watch, options)
+        return answer
+
+    def ask_all(
+        self,
+        video: Source | Video,
+        questions: Sequence[str],
+        *,
+        method: Method | str = "earlytom",
+        sampling: Sampling | None = None,
+        decoder: Decoder = "pyav",
+        max_new_tokens: int = 64,
+        **generation: Any,
+    ) -> list[Answer]:
+        """Answer several questions about one video in one batch; the video is read and encoded once.
+
+        Args:
+            video: path, bytes, file object, frames, images, or a `Video`.
+            questions: the questions.
+            method: a compression method, or its name and options as text; ``"none"`` for the plain model.
+            sampling: which frames to look at; `default_frames` uniform ones if ``None``.
+            decoder: ``"pyav"`` or ``"torchcodec"``.
+            max_new_tokens: most tokens to generate for each question.
+            **generation: further options of ``generate``; greedy unless ``do_sample`` is set.
+
+        Returns:
+            One answer a question, in their order. They share the trace; ``ttft``, ``generation`` and ``prefill_tokens``
+            are those of the whole batch.
+
+        Raises:
+            VideoError: the video cannot be read.
+            MethodError: the method is unknown or does not fit the model.
+            CompressionError: a question is empty, or compression could not run as promised.
+        """
+        if isinstance(questions, str):
+            raise CompressionError(f"questions must be a list of texts, got one text: {questions!r}")
+        if not questions:
+            return []
+        watch = _Watch(None)
+        options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, None)
+        return self._answer(video, questions, method, sampling, decoder, watch, options)
+
+    def _answer(
+        self,
+        video: Source | Video,
+        questions: Sequence[str],
+        method: Method | str,
+        sampling: Sampling | None,
+        decoder: Decoder,
+        watch: _Watch,
+        options: dict[str, Any],
+    ) -> list[Answer]:
+        """Answer one question, or several in a batch."""
+        method, prompts = make_method(method), [self._prompt(question) for question in questions]
         started = time.perf_counter()
         frames = self.read(video, sampling, decoder)
         decoded = time.perf_counter()
-        inputs = self.prepare_inputs(frames, question)
+        inputs = self.prepare_inputs(frames, questions[0])
+        if len(prompts) > 1:
+            inputs = share_clip(self.processor, inputs, prompts)
         self._synchronize()
-        watch = _Watch(cancelled)
-        options = self._options(generation, watch, on_text) | {"max_new_tokens": max_new_tokens}
         preprocessed = time.perf_counter()
         with self._lock, compress(self.model, method) as trace:
             ready = time.perf_counter()
             output = self.model.generate(**inputs, **options)  # type: ignore[operator]
             self._synchronize()
             finished = time.perf_counter()
-        sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        new = sequences[0, inputs["input_ids"].shape[1] :]
-        clip = trace.videos[0]
-        clip.source = _describe_source(frames)
+        for clip in trace.videos:
+            clip.source = _describe_source(frames)
         trace.last.outside.update(decoding=(decoded - started) * 1000, preprocessing=(preprocessed - decoded) * 1000)
-        return Answer(
-            text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
-            new_tokens=len(new),
-            visual_tokens=clip.tokens,
-            visual_tokens_uncompressed=clip.grid.tokens,
-            prefill_tokens=trace.last.prefill_tokens,
-            frames=clip.grid.frames,
-            frames_left=clip.frames_left,
-            ttft=(watch.time or finished) - ready,
-            generation=finished - ready,
-            decoding=decoded - started,
-            preprocessing=preprocessed - decoded,
-            trace=trace,
-        )
+        return [
+            Answer(
+                text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+                new_tokens=len(new),
+                visual_tokens=clip.tokens,
+                visual_tokens_uncompressed=clip.grid.tokens,
+                prefill_tokens=trace.last.prefill_tokens,
+                frames=clip.grid.frames,
+                frames_left=clip.frames_left,
+                ttft=(watch.time or finished) - ready,
+                generation=finished - ready,
+                decoding=decoded - started,
+                preprocessing=preprocessed - decoded,
+                trace=trace,
+            )
+            for new, clip in zip(self._new_tokens(output, inputs, options), trace.videos, strict=True)
+        ]
+
+    def _new_tokens(self, output: Any, inputs: dict[str, Any], options: dict[str, Any]) -> list[list[int]]:
+        """The generated ids of each prompt (its first sequence), up to its end token where it has one."""
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        prompts, length = inputs["input_ids"].shape
+        end = options.get("eos_token_id", self.model.generation_config.eos_token_id)  # type: ignore[union-attr]
+        ends = set(end if isinstance(end, list) else [end])
+        rows = sequences[:: sequences.shape[0] // prompts, length:].tolist()
+        return [row[: next((place for place, new in enumerate(row, 1) if new in ends), None)] for row in rows]
 
     def stream(self, video: Source | Video, question: str, **options: Any) -> Iterator[str]:
         """Like `ask`, but yields the answer piece by piece; errors are raised in the caller's thread.
@@ -285,30 +344,3 @@ def _describe_source(video: Video) -> dict[str, object]:
         "source_frames": video.source_frames,
         "source_fps": video.source_fps,
     }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype | str | None:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None}
-    if dtype not in named:
-        raise ModelError(f"dtype must be one of {', '.join(named)}, got {dtype!r}")
-    return named[dtype]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,239 @@
+"""Methods made of the stages of others: one merges frames in the encoder, another selects tokens, a third acts inside
+the language model.
+
+Who supplies which stage, unless it is said (``@`` in the grammar, or the fields of `Composition`):
+
+- **encoder**: the first part that acts there.
+- **tokens**: the last part that selects tokens: what is written behind ``earlytom`` replaces its selection.
+- **llm**: the one part that acts there; two are refused, because neither order is what everybody would expect.
+
+A part that would supply nothing is refused, as is a pair of which one needs what the other does away with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, get_args
+
+from earlytom.errors import MethodError
+from earlytom.methods.base import Method
+from earlytom.types import Decision, EncoderPlan, LanguagePlan, Stage
+
+if TYPE_CHECKING:
+    from earlytom.reduction import Reduction
+    from earlytom.types import FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
+
+__all__ = ["Composition", "compose", "compose_stages"]
+
+# What the encoder stage asks of the encoder; everything else in an EncoderPlan is for the token stage.
+_ENCODER_STAGE_FIELDS = ("merge_layers", "token_layers", "proportional_attention")
+
+_Supplying = tuple[Method, tuple[Stage, ...]]
+_Told = tuple[Method, tuple[Stage, ...] | None]
+
+
+def compose(*parts: Method | str, retention: float | None = None) -> Composition:
+    """Make one method of the stages of several, such as ``compose(EarlyTom(), VisionZip(), retention=0.2)``.
+
+    Args:
+        parts: methods or their names, at least two; see the module for which part supplies which stage.
+        retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; it replaces
+            that of the parts, except of one that acts in the language model alone (its retention is about the tokens
+            that it is given). ``None``: that of the part that selects tokens.
+
+    Raises:
+        MethodError: the parts cannot go together; the message names them.
+    """
+    from earlytom.methods import make_method
+
+    if len(parts) < 2:
+        raise MethodError(f"compose takes at least two methods, got {len(parts)}")
+    supplied: list[_Told] = []
+    for part in map(make_method, parts):
+        supplied.extend(part.parts() if isinstance(part, Composition) else [(part, None)])
+    return compose_stages(supplied, retention)
+
+
+def compose_stages(parts: Sequence[_Told], retention: float | None) -> Composition:
+    """`compose` for parts of which some are told which stages to supply."""
+    name = "+".join(part.name for part, _ in parts)
+    suppliers: dict[Stage, Method] = {}
+    for stage in get_args(Stage):
+        acting = [part for part, told in parts if stage in (part.active_stages if told is None else told)]
+        if stage == "llm" and len(acting) > 1:
+            raise MethodError(
+                f"{name}: {acting[0].name} and {acting[1].name} both act inside the language model; switch one of them "
+                "off there, or say which stages a part is to supply, as in earlytom@encoder/tokens"
+            )
+        if acting:
+            suppliers[stage] = acting[-1] if stage == "tokens" else acting[0]
+    for part, told in parts:
+        if not any(supplier is part for supplier in suppliers.values()):
+            raise MethodError(_supplies_nothing(name, part, told, suppliers))
+    selecting = suppliers.get("tokens", suppliers.get("encoder"))
+    if retention is None and selecting is not None:
+        retention = selecting.retention
+    return Composition(
+        encoder=suppliers.get("encoder"),
+        tokens=suppliers.get("tokens"),
+        llm=suppliers.get("llm"),
+        retention=1.0 if retention is None else retention,
+    )
+
+
+def _supplies_nothing(name: str, part: Method, told: Sequence[Stage] | None, suppliers: dict[Stage, Method]) -> str:
+    stages = part.active_stages if told is None else told
+    taken = [f"{stage} is supplied by {suppliers[stage].name}" for stage in stages]
+    none = "as it is set up it acts in no stage" if part.stages else "its class declares no stages"
+    return f"{name}: {part.name} would do nothing: {', '.join(taken) or none}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition(Method):
+    """Stage I of one method, stage II of another, stage III of another.
+
+    `compose` and ``name+name`` make it; made by hand its fields say who supplies which stage. The budget, and whether
+    it is exact, are those of the part that selects tokens, and its floor holds for the frames that another part
+    merges.
+
+    Attributes:
+        retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; the parts that
+            bring the tokens down are set to it.
+        encoder: who merges inside the vision encoder, or ``None``.
+        tokens: who selects tokens before the language model, or ``None`` where ``encoder`` leaves few enough.
+        llm: who acts inside the language model, or ``None``.
+
+    Raises:
+        MethodError: a part does not act in its stage, or two cannot go together.
+    """
+
+    retention: float = 0.25
+    encoder: Method | None = None
+    tokens: Method | None = None
+    llm: Method | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parts = self.parts()
+        object.__setattr__(self, "name", "+".join(part.name for part, _ in parts))
+        self._check_stages(parts)
+        self._check_pairs(parts)
+        for part, supplied in parts:
+            given = part if supplied == ("llm",) else replace(part, retention=self.retention)
+            for stage in supplied:
+                object.__setattr__(self, stage, given)
+
+    def _check_stages(self, parts: Sequence[_Supplying]) -> None:
+        for part, supplied in parts:
+            missing = [stage for stage in supplied if stage not in part.active_stages]
+            if missing:
+                raise MethodError(
+                    f"{part.name} cannot supply stage {missing[0]!r}: as it is set up it acts in: "
+                    f"{', '.join(part.active_stages) or 'none'}"
+                )
+
+    def _check_pairs(self, parts: Sequence[_Supplying]) -> None:
+        names = [part.name for part, _ in parts]
+        if len(set(names)) != len(names):
+            raise MethodError(f"{self.name}: the stages of one method must come from one and the same instance of it")
+        if self.tokens is None and (self.encoder is None or "tokens" in self.encoder.stages):
+            raise MethodError(
+                f"{self.name or 'a composition'}: no part selects tokens before the language model, so retention "
+                f"{self.retention} would not be reached; add one, such as visionzip"
+            )
+        if self.tokens is None or self.encoder is None or self.encoder == self.tokens:
+            return
+        lost = sorted(self.tokens.needs & self.encoder.breaks)
+        if lost:
+            raise MethodError(
+                f"{self.encoder.name} and {self.tokens.name} cannot go together: {self.tokens.name} needs "
+                f"{' and '.join(lost)}, which {self.encoder.name} does away with inside the vision encoder"
+            )
+
+    def parts(self) -> list[_Supplying]:
+        """The methods this one is made of, each with the stages that it supplies."""
+        parts: list[Method] = []
+        for part in (self.encoder, self.tokens, self.llm):
+            if part is not None and part not in parts:
+                parts.append(part)
+        return [(part, tuple(stage for stage in get_args(Stage) if getattr(self, stage) == part)) for part in parts]
+
+    @property
+    def _selecting(self) -> Method:
+        """The part that brings the number of tokens down to the budget."""
+        part = self.encoder if self.tokens is None else self.tokens
+        if part is None:
+            raise MethodError("a composition without a part that selects tokens cannot be used")
+        return part
+
+    @property
+    def active_stages(self) -> tuple[Stage, ...]:
+        return tuple(stage for stage in get_args(Stage) if getattr(self, stage) is not None)
+
+    @property
+    def exact_budget(self) -> bool:
+        return self._selecting.exact_budget
+
+    def steps_aside(self, grid: FrameGrid) -> str | None:
+        return self._selecting.steps_aside(grid)
+
+    def budget(self, grid: FrameGrid) -> int:
+        return self._selecting.budget(grid)
+
+    def encoder_plan(self, depth: int) -> EncoderPlan:
+        merging = EncoderPlan() if self.encoder is None else self.encoder.encoder_plan(depth)
+        if self.tokens is None:
+            return merging
+        if merging.token_layers and not merging.unmerge and self.encoder is not self.tokens:
+            raise MethodError(f"{self.name}: merged tokens that leave the encoder unpooled cannot be selected from")
+        asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
+        return replace(self.tokens.encoder_plan(depth), **asked)
+
+    def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
+        if self.encoder is None:
+            return Decision()
+        decision = self.encoder.merge_frames(states, layer, floor)
+        if decision.reduction is not None and decision.reduction.outputs < floor and self.exact_budget:
+            # A part whose own budget is loose may ignore the floor; the part that selects could not fill its budget.
+            told = f"{decision.reduction.outputs} frames would be left, {floor} are needed for the budget"
+            return Decision(details={**decision.details, "not_merged": told})
+        return decision
+
+    def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
+        return None if self.encoder is None else self.encoder.merge_tokens(states, layer)
+
+    def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
+        return Decision() if self.tokens is None else self.tokens.select_tokens(tokens, budget)
+
+    def llm_plan(self, depth: int) -> LanguagePlan:
+        return LanguagePlan() if self.llm is None else self.llm.llm_plan(depth)
+
+    def reduce_in_llm(self, states: LanguageStates, layer: int) -> Reduction | None:
+        return None if self.llm is None else self.llm.reduce_in_llm(states, layer)
+
+    def describe(self) -> str:
+        """The parts with the stages they supply: ``earlytom@encoder+visionzip@tokens:retention=0.2``."""
+        *others, (last, supplied) = self.parts()
+        written = [_with_options(_head(part, stages), _own_options(part, stages)) for part, stages in others]
+        taken = {knob.name for part, _ in others for knob in fields(part)}
+        own = {
+            f"{last.name}.{knob}" if knob in taken else knob: text
+            for knob, text in _own_options(last, supplied).items()
+        }
+        return "+".join([*written, _with_options(_head(last, supplied), {"retention": str(self.retention)} | own)])
+
+
+def _head(part: Method, stages: tuple[Stage, ...]) -> str:
+    return f"{part.name}@{'/'.join(stages)}"
+
+
+def _with_options(head: str, options: dict[str, str]) -> str:
+    return head + (":" + ",".join(f"{knob}={text}" for knob, text in options.items()) if options else "")
+
+
+def _own_options(part: Method, stages: tuple[Stage, ...]) -> dict[str, str]:
+    """What is to be written with a part; its retention only where that is not the whole's and says something."""
+    changed = part.changed_options()
+    told = changed.pop("retention", str(part.retention))
+    return {"retention": told} | changed if stages == ("llm",) and part.retention != 1.0 else changed

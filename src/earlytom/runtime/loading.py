@@ -1,0 +1,64 @@
+"""Loading a checkpoint, with errors that name the option that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from earlytom.errors import ModelError
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    path: str | Path, *, device: str, dtype: str | torch.dtype, attention: str | None
+) -> tuple[nn.Module, Any]:
+    """Load a model, ready to answer, and its processor; see `earlytom.VideoQA.load` for the options.
+
+    Raises:
+        ModelError: the checkpoint cannot be loaded, or the device or dtype is not available.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    place, kind = _device(device), _dtype(dtype)
+    if kind is None:
+        kind = torch.float32 if place.type == "cpu" else "auto"
+    try:
+        config = AutoConfig.from_pretrained(path)
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, config=config, dtype=kind, attn_implementation=attention
+        )
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"cannot load a model from {str(path)!r}: {_first_line(error)}") from error
+    return model.to(place).eval(), processor
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype | str | None:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None}
+    if dtype not in named:
+        raise ModelError(f"dtype must be one of {', '.join(named)}, got {dtype!r}")
+    return named[dtype]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,87 @@
+"""Random selection against shuffling frame by frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import earlytom
+from conftest import batch, clip, tiny_model
+from earlytom import MethodError, RandomSelection
+from methods.clips import decide, shares, token_clips, visual_tokens
+from reference.selection import best_first
+from reference.spacing import shares_naively
+from reference.strategies import quick
+
+
+def drawn_naively(seed: int, frames: int, tokens: int, counts: list[int]) -> list[int]:
+    """Every token draws a number on the host; in each frame the highest ones win."""
+    numbers = torch.rand(frames, tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return [
+        frame * tokens + token
+        for frame, count in enumerate(counts)
+        for token in sorted(best_first(numbers[frame].tolist())[:count])
+    ]
+
+
+@quick
+@given(token_clips(), shares, st.integers(0, 5))
+def test_equals_the_naive_draw_keeps_the_budget_and_the_order(tokens, retention, seed) -> None:
+    decision, reduction, budget = decide(RandomSelection(retention=retention, seed=seed), tokens)
+    frames, per_frame = tokens.features.shape[:2]
+    kept = reduction.source.tolist()
+    assert kept == drawn_naively(seed, frames, per_frame, shares_naively(budget, frames))
+    assert len(kept) == len(set(kept)) == budget
+    assert reduction.weight is None
+    assert decision.details["tokens_per_frame"] == shares_naively(budget, frames)
+
+
+def test_the_draw_depends_on_seed_and_shape_alone() -> None:
+    method = RandomSelection(retention=0.5)
+    first = decide(method, visual_tokens(8, 5, 5, seed=1))[1].source
+    torch.manual_seed(123)
+    assert torch.equal(first, decide(method, visual_tokens(8, 5, 5, seed=2))[1].source)
+    other = decide(RandomSelection(retention=0.5, seed=1), visual_tokens(8, 5, 5))[1].source
+    assert not torch.equal(first, other)
+
+
+def test_the_draw_is_made_on_the_host_whatever_the_device_and_leaves_the_global_generator_alone() -> None:
+    tokens = visual_tokens(4, 3, 3)
+    before = torch.get_rng_state()
+    meta = earlytom.types.VisualTokens(
+        features=tokens.features.to("meta"), attention=None, grid=tokens.grid, origin=tokens.origin
+    )
+    expected = decide(RandomSelection(retention=0.5), tokens)[1].source
+    assert torch.equal(decide(RandomSelection(retention=0.5), meta)[1].source, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_place_is_equally_likely() -> None:
+    hits = torch.zeros(16)
+    for seed in range(500):
+        kept = decide(RandomSelection(retention=0.25, seed=seed), visual_tokens(4, 4, 4))[1].source
+        hits += torch.bincount(kept % 16, minlength=16)
+    assert hits.sum() == 500 * 16
+    assert float(hits.std()) < 35  # 500 expected in each place, standard deviation about 20
+
+
+def test_retention_one_keeps_everything() -> None:
+    assert decide(RandomSelection(retention=1.0), visual_tokens(3, 2, 2))[1].source.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_the_seed_is_a_number_of_at_least_0(seed) -> None:
+    with pytest.raises(MethodError, match=r"seed must be an integer of at least 0, got"):
+        RandomSelection(seed=seed)
+
+
+def test_end_to_end() -> None:
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    ids = []
+    for _ in range(2):
+        with earlytom.compress(model, "random:retention=0.25,seed=3") as trace:
+            ids.append(model.generate(**inputs, max_new_tokens=5, do_sample=False))
+        assert (trace.videos[0].tokens, trace.videos[0].budget) == (48, 48)
+    assert torch.equal(*ids)
