@@ -38,8 +38,8 @@ class PackedBatch:
             motion of the object of that colour.
         compared: int64 [K, 3], the tokens that predict the answer of a comparison: row, column, and 0 where it asks for
             the first object or 1 for the last.
-        options: int64 [R, 4], the last tokens of options: row, column, 1 for the right one or 0, and the number of its
-            letter.
+        options: int64 [R, 3], the last tokens of options: row, column, and the number of the option's letter.
+        meant: int64 [W, 3], the tokens that predict a letter: row, column, and a word of the answer that it stands for.
     """
 
     features: torch.Tensor
@@ -54,6 +54,7 @@ class PackedBatch:
     named: torch.Tensor
     compared: torch.Tensor
     options: torch.Tensor
+    meant: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,27 @@ class ReadingBatch:
     Attributes:
         words: int64 [B, L], the tokens of the questions and answers, padded on the right.
         answers: int64 [N, 3], the tokens that predict an answer token: row, column, and the answer token.
-        options: int64 [R, 4], as in `PackedBatch`.
+        options, meant: int64 [R, 3] and [W, 3], as in `PackedBatch`.
     """
 
     words: torch.Tensor
     answers: torch.Tensor
     options: torch.Tensor
+    meant: torch.Tensor
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One question as tokens: the last ``answer_length`` are its answer; ``options`` are (offset, right) pairs."""
+    """One question as tokens: the last ``answer_length`` are its answer.
+
+    ``options`` are the places of the last token of each option, ``meant`` the words that the letter stands for.
+    """
 
     question: Question
     tokens: list[int]
     answer_length: int
-    options: list[tuple[int, bool]]  # in the order of their letters
+    options: list[int]
+    meant: list[int]
 
 
 class Packer:
@@ -118,7 +124,8 @@ class Packer:
         spots: list[tuple[int, int, int, int]] = []
         named: list[tuple[int, int, int, int]] = []
         compared: list[tuple[int, int, int]] = []
-        options: list[tuple[int, int, int, int]] = []
+        options: list[tuple[int, int, int]] = []
+        meant: list[tuple[int, int, int]] = []
         groups: list[str] = []
         for row, blocks in enumerate(rows):
             positions[row, :prefix] = _prefix_positions(prefix, generator, gaps)
@@ -133,9 +140,8 @@ class Packer:
                 named += self._named(tokens[:-last], row, start, views[row].truth)
                 if block.question.compares is not None:
                     compared.append((row, end - last - 1, block.question.compares))
-                options += [
-                    (row, start + offset, int(right), letter) for letter, (offset, right) in enumerate(block.options)
-                ]
+                options += [(row, start + offset, letter) for letter, offset in enumerate(block.options)]
+                meant += [(row, end - last - 1, word) for word in block.meant]
                 groups.append(LETTERS_GROUP if block.question.letters else block.question.skill)
                 start = end
         row_of, column_of, target, question = torch.tensor(spots, dtype=torch.int64).T
@@ -151,7 +157,8 @@ class Packer:
             groups=tuple(groups),
             named=torch.tensor(named, dtype=torch.int64).reshape(-1, 4),
             compared=torch.tensor(compared, dtype=torch.int64).reshape(-1, 3),
-            options=torch.tensor(options, dtype=torch.int64).reshape(-1, 4),
+            options=torch.tensor(options, dtype=torch.int64).reshape(-1, 3),
+            meant=torch.tensor(meant, dtype=torch.int64).reshape(-1, 3),
         )
 
     def read(self, count: int, generator: np.random.Generator) -> ReadingBatch:
@@ -161,15 +168,15 @@ class Packer:
         length = opening + max(len(block.tokens) for block in blocks)
         words = np.full((count, length), self._tokenizer.pad_token_id, dtype=np.int64)
         spots: list[tuple[int, int, int]] = []
-        options: list[tuple[int, int, int, int]] = []
+        options: list[tuple[int, int, int]] = []
+        meant: list[tuple[int, int, int]] = []
         for row, block in enumerate(blocks):
             end = opening + len(block.tokens)
             words[row, :end] = [*self.opening, *block.tokens]
             spots += [(row, end - back - 1, block.tokens[-back]) for back in range(block.answer_length, 0, -1)]
-            options += [
-                (row, opening + offset, int(right), letter) for letter, (offset, right) in enumerate(block.options)
-            ]
-        return ReadingBatch(torch.from_numpy(words), torch.tensor(spots), torch.tensor(options))
+            options += [(row, opening + offset, letter) for letter, offset in enumerate(block.options)]
+            meant += [(row, end - block.answer_length - 1, word) for word in block.meant]
+        return ReadingBatch(*map(torch.as_tensor, (words, spots, options, meant)))
 
     def _blocks(self, truth: Truth, count: int, generator: np.random.Generator) -> list[_Block]:
         """Return the questions about one clip."""
@@ -186,6 +193,8 @@ class Packer:
 
     def _tokenise(self, questions: list[Question], generator: np.random.Generator) -> list[_Block]:
         """Return the tokens of each question and its answer; some small words become unknown ones."""
+        if not questions:
+            return []
         asked = [f"\n{question.text}<|im_end|><|im_start|>assistant\n" for question in questions]
         answered = [f"{question.answer}<|im_end|>" for question in questions]
         coded = self._tokenizer(asked, return_offsets_mapping=True)
@@ -197,8 +206,11 @@ class Packer:
             unknown &= not question.letters
             tokens[unknown] = self._unknown
             ends = [end for _, end in coded.offset_mapping[number]]
-            options = [(ends.index(end + 1), right) for end, right in option_ends(question)]
-            blocks.append(_Block(question, [*tokens.tolist(), *answer_tokens], len(answer_tokens), options))
+            found = option_ends(question)
+            options = [ends.index(end + 1) for end, _ in found]
+            right = [option for option, (_, right) in zip(question.options, found, strict=True) if right]
+            meant = self._tokenizer(right[0]).input_ids if right else []
+            blocks.append(_Block(question, [*tokens.tolist(), *answer_tokens], len(answer_tokens), options, meant))
         return blocks
 
 

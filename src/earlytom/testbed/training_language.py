@@ -4,7 +4,8 @@ First what letters are for, from texts alone; then the clip grows from 1 over 4 
 dense labels of every video token are learnt in the middle of the language model: the words of the object's colour,
 shape and place after layer 2; motion, place, scene, frame and number of objects after layer 4; after layer 5, scene and
 motion of the objects that a question names, at its own words, and whether a comparison asks for the first or the last
-object; at the end of each option its letter after layer 4, and whether it is the right one after layers 6 and 7.
+object; at the end of each option its letter after layer 4; and, after layer 6, where a letter is to come, the words of
+the answer that it stands for, so that the last layers only have to look up its letter.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +34,7 @@ _FIRST_CLIPS = 160
 _WORD_LAYER = 2
 _EVENT_LAYER = 4
 _QUESTION_LAYER = 5
-_OPTION_LAYERS = (6, 7)
-_OPTION_WEIGHT = 1.5
+_MEANT_LAYER = 6
 _READING_BATCH = 48
 _READING_WEIGHT = 2.0
 _AUXILIARY_WEIGHT = 0.4
@@ -60,10 +60,10 @@ class Phase:
 
 
 PHASES = (
-    Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.9),
-    Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.75, until=0.16, enough=0.93),
-    Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.34, enough=0.93),
-    Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.65, enough=0.93),
+    Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.93),
+    Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.75, until=0.25, enough=0.93),
+    Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.5, enough=0.93),
+    Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.72, enough=0.93),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.4, until=0.85, enough=0.97),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.75, until=1.0, enough=2.0),
 )
@@ -76,7 +76,6 @@ class EventHeads(nn.Module):
         """Build one head for every label."""
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in _EVENT_CLASSES.items()})
-        self.option = nn.Linear(width, 2)
 
     def loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the summed cross-entropy for ``hidden`` [B, T * 36, width] and labels int64 [B, T * 36]."""
@@ -86,11 +85,6 @@ class EventHeads(nn.Module):
             total = total + _mean_loss(head(hidden), labels[name])
         brief = labels["brief"].masked_fill(labels["brief"] == 0, IGNORED)
         return total + _mean_loss(self.heads["brief"](hidden), brief)
-
-    def option_logits(self, hidden: torch.Tensor, options: torch.Tensor) -> torch.Tensor:
-        """Return logits [R, 2] of options being wrong or right, from [B, L, width] and int64 [R, 4]."""
-        logits: torch.Tensor = self.option(functional.rms_norm(hidden[options[:, 0], options[:, 1]], hidden.shape[-1:]))
-        return logits
 
     def named_loss(self, hidden: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing scene and motion of the objects that questions name, from [B, L, width]."""
@@ -189,9 +183,8 @@ class LanguageTrainer:
         dense = dense + self._comparison_loss(states[_EVENT_LAYER], batch.compared.to(self.device))
         values = {"loss": float(answer.detach()), "dense": float(dense.detach())}
         if len(batch.options):
-            options, known = self._option_loss(states, batch.options.to(self.device))
-            dense = dense + _OPTION_WEIGHT * options
-            values["options"] = known
+            options, values["meant"] = self._letter_loss(states, batch)
+            dense = dense + options
         right = (logits.argmax(-1) == target).cpu()
         return answer + _AUXILIARY_WEIGHT * dense, values | group_accuracy(right, batch)
 
@@ -201,10 +194,10 @@ class LanguageTrainer:
         output = self.model.model.language_model(input_ids=words, output_hidden_states=True, use_cache=False)
         logits = self.model.lm_head(output.last_hidden_state[answers[:, 0], answers[:, 1]])
         loss = functional.cross_entropy(logits, answers[:, 2])
-        options, _ = self._option_loss(output.hidden_states, batch.options.to(self.device))
+        dense, _ = self._letter_loss(output.hidden_states, batch)
         # The first of the two answer tokens is the letter, the other one ends it.
         right = (logits.argmax(-1) == answers[:, 2])[::2]
-        return loss + _AUXILIARY_WEIGHT * _OPTION_WEIGHT * options, float(right.float().mean())
+        return loss + _AUXILIARY_WEIGHT * dense, float(right.float().mean())
 
     def _word_loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of naming colour, shape and place of objects through the tied embedding, [B, T * 36, 192]."""
@@ -222,21 +215,24 @@ class LanguageTrainer:
             total = total + _mean_loss(hidden @ embedding[words].T, targets[name])
         return total
 
-    def _option_loss(self, states: tuple[torch.Tensor, ...], options: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return the loss of knowing each option's letter, and whether it is right; and how often the latter is known.
+    def _letter_loss(
+        self, states: tuple[torch.Tensor, ...], batch: PackedBatch | ReadingBatch
+    ) -> tuple[torch.Tensor, float]:
+        """Return the loss of knowing each option's letter and what the answer's letter stands for.
 
         Args:
             states: Hidden states [B, L, 192] of every layer.
-            options: int64 [R, 4], as in `PackedBatch`.
+            batch: Where to look.
+
+        Returns:
+            The loss, and how often the words that the letters stand for are known.
         """
-        letters = self.model.model.language_model.embed_tokens.weight[self._letters]
+        embedding = self.model.model.language_model.embed_tokens.weight
+        options, meant = batch.options.to(self.device), batch.meant.to(self.device)
         ends = functional.rms_norm(states[_EVENT_LAYER][options[:, 0], options[:, 1]], (self._width,))
-        total = _mean_loss(ends @ letters.T, options[:, 3])
-        for layer in _OPTION_LAYERS:
-            logits = self.heads.option_logits(states[layer], options)
-            total = total + _mean_loss(logits, options[:, 2])
-        known = (logits.argmax(-1) == options[:, 2])[options[:, 2] == 1]
-        return total, float(known.float().mean())
+        total = _mean_loss(ends @ embedding[self._letters].T, options[:, 2])
+        words = functional.rms_norm(states[_MEANT_LAYER][meant[:, 0], meant[:, 1]], (self._width,)) @ embedding.T
+        return total + _mean_loss(words, meant[:, 2]), float((words.argmax(-1) == meant[:, 2]).float().mean())
 
     def _comparison_loss(self, hidden: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing, before the answer, whether a comparison asks for first or last, [B, L, 192]."""
