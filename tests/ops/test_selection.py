@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earlytom.ops import select_by_frame
-from earlytom.ops.selection import ranks, window_ids
+from earlytom.ops.selection import kept_indices, ranks, ranks_among, window_ids
 from reference.selection import best_first, select_naively, windows_of
 from reference.strategies import quick
 
-# Coarse values make ties; NaN and infinities must rank, not crash.
-values = st.sampled_from([0.0, 0.1, 0.2, 0.5, float("nan"), -float("inf"), -0.3]) | st.floats(-1, 1, width=32)
+# Coarse values make ties; NaN and infinities must rank, not crash. All of them are the same in float32.
+values = st.sampled_from([0.0, 0.125, 0.25, 0.5, float("nan"), -float("inf"), -0.375]) | st.floats(-1, 1, width=32)
 
 
 @st.composite
@@ -112,3 +112,18 @@ def test_an_attention_sink_takes_one_window_only_in_static_frames() -> None:
     scores[0, :4] = torch.tensor([9.0, 8.0, 7.0, 6.0])
     assert select_by_frame(scores, [3], [False]).tolist() == [0, 1, 2]
     assert select_by_frame(scores, [3], [True]).tolist() == [0, 4, 8]
+
+
+@quick
+@given(st.lists(st.tuples(values, st.booleans()), min_size=1, max_size=30))
+def test_scores_that_do_not_count_rank_behind_all_that_do_even_nan(scored) -> None:
+    scores, valid = torch.tensor([score for score, _ in scored]), torch.tensor([flag for _, flag in scored])
+    counting = int(valid.sum())
+    chosen = ranks_among(scores, valid) < counting
+    assert torch.equal(chosen, valid)
+    assert kept_indices(valid, counting).tolist() == valid.nonzero().flatten().tolist()
+    few = counting // 2
+    best = [index for index in best_first(scores.tolist()) if valid[index]]
+    finite = [index for index in best if scores[index].isfinite()]
+    if len(finite) >= few:
+        assert (ranks_among(scores, valid) < few).nonzero().flatten().tolist() == sorted(best[:few])
