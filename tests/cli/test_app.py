@@ -26,7 +26,7 @@ def invoke(*arguments: object) -> Result:
 def test_help_names_every_command_and_the_exit_codes() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in COMMANDS:
+    for command in (*COMMANDS, "eval"):
         assert f" {command} " in result.stdout
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted." in result.stdout
     assert "generated scenes only" in " ".join(result.stdout.split())
@@ -103,6 +103,7 @@ def test_an_unforeseen_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 LIGHT = [
     ["--help"],
     ["ask", "--help"],
+    ["eval", "testbed", "--help"],
     ["methods"],
     ["methods", "earlytom", "--json"],
     ["models", "--json"],

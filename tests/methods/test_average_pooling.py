@@ -9,9 +9,9 @@ from hypothesis import given
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import AveragePooling, MethodError
-from methods.clips import decide, shares, token_clips, visual_tokens
 from reference.spacing import middles_naively, pooled_naively, shares_naively
 from reference.strategies import quick
+from reference.token_clips import decide, shares, token_clips, visual_tokens
 
 
 @quick

@@ -27,8 +27,8 @@ from earlytom import (
 )
 from earlytom.methods import METHODS, find_method
 from earlytom.types import Decision, EncoderPlan, FrameGrid, LanguagePlan
-from methods.clips import decide, visual_tokens
 from reference.strategies import quick, scene_clips
+from reference.token_clips import decide, visual_tokens
 
 
 class Doctored(EarlyTom):

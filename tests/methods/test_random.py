@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import MethodError, RandomSelection
-from methods.clips import decide, shares, token_clips, visual_tokens
 from reference.selection import best_first
 from reference.spacing import shares_naively
 from reference.strategies import quick
+from reference.token_clips import decide, shares, token_clips, visual_tokens
 
 
 def drawn_naively(seed: int, frames: int, tokens: int, counts: list[int]) -> list[int]:

@@ -10,9 +10,9 @@ import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import MethodError, UniformSubsampling
 from earlytom.types import FrameGrid
-from methods.clips import decide, shares, token_clips, visual_tokens
 from reference.spacing import shares_naively, spaced_naively
 from reference.strategies import quick
+from reference.token_clips import decide, shares, token_clips, visual_tokens
 
 
 @quick

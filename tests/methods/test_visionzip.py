@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import MethodError, VisionZip
-from methods.clips import decide, shares, token_clips, visual_tokens
 from reference.spacing import shares_naively
 from reference.strategies import quick
+from reference.token_clips import decide, shares, token_clips, visual_tokens
 from reference.visionzip import zip_naively
 
 

@@ -117,7 +117,7 @@ def test_an_untrained_model_fails_the_evaluation_that_the_shipped_one_passes(loa
     untrained = evaluate(build_model(processor.tokenizer).eval(), processor, clips=1, blind_clips=0)
     shipped = evaluate(*loaded, clips=3, blind_clips=0)
     assert untrained["average"]["free"] < 0.2
-    assert shipped["average"]["free"] > 0.6
+    assert shipped["average"]["free"] > 0.4
 
 
 def test_the_samples_are_answered_rightly_through_their_files(loaded: Loaded) -> None:

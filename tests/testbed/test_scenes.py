@@ -152,6 +152,7 @@ def test_coding_a_video_keeps_its_frames() -> None:
     frames, _ = generate_clip(940_000_002, degrade=False)
     fine, coarse = code_video(frames, 18), code_video(frames, 34)
     assert fine.shape == frames.shape
+    assert np.array_equal(coarse, code_video(frames, 34))
     errors = [np.abs(coded.astype(float) - frames).mean() for coded in (fine, coarse)]
     assert 0 < errors[0] < errors[1] < 12
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import earlytom
-from earlytom.cli import ask, demo, doctor, inspect, methods, models
+from earlytom.cli import ask, demo, doctor, evaluate, inspect, methods, models
 from earlytom.cli.display import fail
 from earlytom.errors import EarlyTomError
 
@@ -77,18 +77,27 @@ def _global_options(
     """Options before the command."""
 
 
-def _add_command(command: Callable[..., None]) -> None:
-    """Add a command under its function's name; its docstring is the help."""
+def _add_command(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
+    """Add a command under its function's name, or another; its docstring is the help."""
     # Typer would break the terminal's lines where the source's lines end.
     paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(
         paragraph if paragraph.startswith(" ") else " ".join(paragraph.split()) for paragraph in paragraphs
     )
-    app.command(command.__name__, help=text)(command)
+    group.command(name or command.__name__, help=text)(command)
 
 
 for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, doctor.doctor):
-    _add_command(_command)
+    _add_command(app, _command)
+
+_evaluations = typer.Typer(
+    name="eval",
+    help="Measure what compression costs in answers, and what it saves.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+_add_command(_evaluations, evaluate.evaluate_testbed, "testbed")
+app.add_typer(_evaluations)
 
 
 def main() -> None:

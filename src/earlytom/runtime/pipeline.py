@@ -147,8 +147,6 @@ class VideoQA:
 
     def _prompt(self, question: str) -> str:
         """What the chat template makes of one question about one video."""
-        if not question.strip():
-            raise CompressionError("the question is empty")
         for name in ("video_token", "image_token"):
             token = getattr(self.processor, name, None)
             if token and token in question:
@@ -243,6 +241,8 @@ class VideoQA:
         options: dict[str, Any],
     ) -> list[Answer]:
         """Answer one question, or several in a batch."""
+        if not all(question.strip() for question in questions):
+            raise CompressionError("the question is empty")
         method, prompts = make_method(method), [self._prompt(question) for question in questions]
         started = time.perf_counter()
         frames = self.read(video, sampling, decoder)

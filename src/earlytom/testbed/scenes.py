@@ -272,7 +272,8 @@ def code_video(frames: ByteArray, rate_factor: int) -> ByteArray:
     """Code frames, uint8 [T, S, S, 3], as H.264 with the constant rate factor given, and decode them again."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
-        options = {"crf": str(rate_factor), "preset": "veryfast", "threads": "1"}
+        # Without mbtree=0, x264 gives another file from call to call for pictures as small as these.
+        options = {"crf": str(rate_factor), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=_CODED_RATE, options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for picture in frames:

@@ -1,0 +1,181 @@
+"""Is the default of EarlyTom well placed? Accuracy over encoder time: the default, the presets, and a sweep.
+
+Every setting of ``tau_seg`` and ``merge_layers`` answers the questions of the test benchmark (`earlytom eval testbed`),
+and its encoder is timed on the same clips, in turn with all others. The front are the settings that no other one beats
+in both. Writes ``tuning.json`` and ``tuning.png`` to ``--output``; a run that was stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch
+
+from _harness import Progress, environment, table, write_json
+from earlytom import EarlyTom, Uncompressed
+from earlytom.eval.answering import ModelAnswerer, weights_fingerprint
+from earlytom.eval.records import claim_folder
+from earlytom.eval.rows import ALL, ANY, Row
+from earlytom.eval.runner import run
+from earlytom.eval.summary import summarise
+from earlytom.eval.tasks import Benchmark, Task, make_task
+from earlytom.eval.variants import Variant
+from earlytom.methods.presets import PRESETS, find_preset, scale_layers
+from earlytom.runtime.pipeline import VideoQA
+from earlytom.shipped import shipped_model
+
+SEED = 77
+THRESHOLDS: tuple[float | None, ...] = (None, 0.5, 0.8, 0.9, 0.95, 0.98)
+LAYERS = ((1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (2,), (4,), (6,))
+
+
+def settings(retention: float, depth: int) -> dict[str, EarlyTom | Uncompressed]:
+    """Every setting by name; equal ones once, under the first name."""
+    found: dict[str, EarlyTom | Uncompressed] = {"none": Uncompressed()}
+    found["default"] = EarlyTom(retention=retention)
+    found["no frame merging"] = EarlyTom(retention=retention, frame_merging=False)
+    for name in PRESETS:
+        cell = find_preset(name, retention)
+        layers = scale_layers(cell.merge_layers, depth)
+        found[f"preset {name}"] = EarlyTom(retention=retention, tau_seg=cell.tau_seg, merge_layers=layers)
+    for layers in LAYERS:
+        for threshold in THRESHOLDS:
+            name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
+            found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers)
+    unique: dict[str, str] = {}
+    for name, method in found.items():
+        unique.setdefault(method.describe(), name)
+    return {name: found[name] for name in unique.values()}
+
+
+def encoder_times(
+    qa: VideoQA, methods: dict[str, EarlyTom | Uncompressed], tasks: list[Task]
+) -> dict[str, list[float]]:
+    """Milliseconds in the vision encoder, merging included, of one clip after another; settings take turns."""
+    progress = Progress(len(tasks))
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    names = list(methods)
+    for number, task in enumerate(tasks):
+        progress.show(f"encoder times, clip {number + 1}")
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            answer = qa.ask(task.video, task.questions[0].text, method=methods[name], max_new_tokens=1)
+            times[name].append(answer.trace.calls[-1].milliseconds["encoder"])
+    progress.close()
+    return times
+
+
+def front(points: dict[str, dict[str, Any]]) -> list[str]:
+    """Names of the settings that no other setting beats in accuracy and encoder time together."""
+    return [
+        name
+        for name, point in points.items()
+        if not any(
+            other["accuracy"] >= point["accuracy"]
+            and other["encoder_ms"] <= point["encoder_ms"]
+            and (other["accuracy"], -other["encoder_ms"]) != (point["accuracy"], -point["encoder_ms"])
+            for other in points.values()
+        )
+    ]
+
+
+def draw(points: dict[str, dict[str, Any]], best: list[str], path: Path) -> None:
+    """Draw accuracy over encoder time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    groups = {"sweep": "tau", "preset": "preset", "default": "default", "no frame merging": "no frame", "none": "none"}
+    for label, start in groups.items():
+        chosen = {name: point for name, point in points.items() if name.startswith(start)}
+        low = [point["accuracy"] - point["low"] for point in chosen.values()]
+        high = [point["high"] - point["accuracy"] for point in chosen.values()]
+        special = label in ("default", "none", "no frame merging")
+        axes.errorbar(
+            [point["encoder_ms"] for point in chosen.values()],
+            [point["accuracy"] for point in chosen.values()],
+            yerr=[low, high] if special else None,
+            fmt="*" if label == "default" else "o",
+            markersize=16 if label == "default" else 6,
+            capsize=3,
+            label=label,
+            zorder=3 if special else 2,
+        )
+    ordered = sorted((points[name]["encoder_ms"], points[name]["accuracy"]) for name in best)
+    axes.plot(*zip(*ordered, strict=True), color="grey", linewidth=1, zorder=1, label="front")
+    axes.set(xlabel="vision encoder, milliseconds (median)", ylabel="accuracy over all skills")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Answer and time with every setting."""
+    qa = VideoQA.load(options.model, device=options.device)
+    benchmark = Benchmark(seed=SEED, source="frames")
+    depth = qa.model.config.vision_config.num_hidden_layers  # type: ignore[union-attr]
+    methods = settings(options.retention, depth)
+    claim_folder(options.output, {"weights": weights_fingerprint(qa.model), "seed": SEED})
+    variants = {name: Variant(method=method) for name, method in methods.items()}
+    answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants.values()}
+    progress = Progress(options.clips * len(variants))
+    records = run(benchmark, options.clips, answerers, options.output, lambda: progress.show("questions"))
+    progress.close()
+    rows: dict[str, Row] = {
+        f"{row.method}|{row.retention}": row for row in summarise(records) if (row.skill, row.form) == (ALL, ANY)
+    }
+    tasks = [task for clip in range(options.timed_clips) if (task := make_task(benchmark, clip)) is not None]
+    encoder_times(qa, methods, tasks[:2])
+    times = encoder_times(qa, methods, tasks)
+    points = {}
+    for name, variant in variants.items():
+        row = rows[f"{variant.label}|{variant.retention}"]
+        points[name] = {
+            "method": variant.spec,
+            "accuracy": row.accuracy,
+            "low": row.low,
+            "high": row.high,
+            "questions": row.n,
+            "frames_left": row.frames_left,
+            "encoder_ms": round(statistics.median(times[name]), 3),
+        }
+    return points
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for tuning.json, tuning.png and the records")
+    parser.add_argument("--model", default=str(shipped_model()), help="checkpoint (default: the shipped one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--retention", type=float, default=0.25, help="retention of every setting")
+    parser.add_argument("--clips", type=int, default=100, help="clips to ask about (about nine questions each)")
+    parser.add_argument("--timed-clips", type=int, default=20, help="clips to time the encoder on")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    points = measure(options)
+    best = front(points)
+    lines = [
+        [
+            name,
+            f"{point['accuracy']:.3f}",
+            f"{point['encoder_ms']:.1f}",
+            f"{point['frames_left']:.1f}",
+            "*" * (name in best),
+        ]
+        for name, point in sorted(points.items(), key=lambda item: item[1]["encoder_ms"])
+    ]
+    print(table(["setting", "accuracy", "encoder ms", "frames left", "front"], lines))
+    content = {"environment": environment(torch.device("cpu")), "retention": options.retention, "front": best}
+    write_json(options.output / "tuning.json", content | {"points": points})
+    draw(points, best, options.output / "tuning.png")
+
+
+if __name__ == "__main__":
+    main()

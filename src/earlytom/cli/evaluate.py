@@ -1,0 +1,282 @@
+"""``earlytom eval``: what compression costs in answers, with intervals, and what it saves."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from earlytom.cli import options, session
+from earlytom.cli.display import cell, note, output, print_json, progress, status, table
+from earlytom.errors import EarlyTomError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from earlytom.eval.report import Table
+    from earlytom.eval.rows import Row
+    from earlytom.eval.tasks import Benchmark
+    from earlytom.eval.variants import Variant
+    from earlytom.runtime.pipeline import VideoQA
+
+__all__ = ["FormName", "SourceName", "evaluate_testbed"]
+
+_CLIPS, _OUTPUT = "Clips and questions", "Results"
+
+
+class SourceName(StrEnum):
+    """How clips reach the model."""
+
+    video = "video"
+    frames = "frames"
+
+
+class FormName(StrEnum):
+    """Forms of questions."""
+
+    any = "any"
+    free = "free"
+    letters = "letters"
+
+
+MethodsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods",
+        metavar="METHODS",
+        help="Methods to compare with no compression, separated by commas; may be given several times. Options as in "
+        "'earlytom methods': earlytom,earlytom:ema=0.5,max_window=4 are two methods. 'all' is every one that "
+        "can run. Without it: earlytom.",
+        show_default=False,
+        rich_help_panel="Method",
+    ),
+]
+RetentionsOption = Annotated[
+    str,
+    typer.Option(
+        "--retention",
+        metavar="SHARES",
+        help="Shares of the visual tokens to keep, separated by commas, for every method that does not name its own; "
+        "one that a method refuses is left out.",
+        rich_help_panel="Method",
+    ),
+]
+ClipsOption = Annotated[
+    int,
+    typer.Option(
+        "--clips",
+        metavar="N",
+        min=1,
+        help="Clips, of about six free and four multiple choice questions each.",
+        rich_help_panel=_CLIPS,
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="S", min=0, help="Another number, other clips.", rich_help_panel=_CLIPS)
+]
+SkillsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--skills",
+        metavar="SKILLS",
+        help="Ask for these only, separated by commas: colour, shape, direction, count, order, brief, position. "
+        "Without it: all.",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+    ),
+]
+FormOption = Annotated[
+    FormName,
+    typer.Option(
+        "--form", help="Ask for free answers, for letters (multiple choice), or both.", rich_help_panel=_CLIPS
+    ),
+]
+SourceOption = Annotated[
+    SourceName,
+    typer.Option(
+        "--source",
+        help="video: every clip goes through an H.264 file and its decoder; frames: the same pictures without that.",
+        rich_help_panel=_CLIPS,
+    ),
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Keep records, rows.json, report.md and accuracy.png here. A stopped run goes on where it was; several "
+        "runs with the same settings may share it.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
+
+def evaluate_testbed(
+    methods: MethodsOption = None,
+    retention: RetentionsOption = "0.25,0.10",
+    clips: ClipsOption = 100,
+    seed: SeedOption = 0,
+    skills: SkillsOption = None,
+    form: FormOption = FormName.free,
+    source: SourceOption = SourceName.video,
+    frames: options.FramesOption = None,
+    model: options.ModelOption = None,
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = options.DtypeName.auto,
+    attention: options.AttentionOption = None,
+    folder: FolderOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Ask a model about generated clips, with and without compression.
+
+    The clips come from seeds that training never used, so every answer is known. Every method is compared with no
+    compression (method none, always run) on the same questions: accuracy in each skill with a 95% interval, the
+    difference with its interval and McNemar's p, the visual tokens and frames that are left, and the time to the first
+    token. Runs with one seed give the same rows, times aside.
+
+    Examples:
+
+      earlytom eval testbed
+
+      earlytom eval testbed --methods all --retention 0.25,0.10,0.05 --clips 200 --output results
+
+      earlytom eval testbed --methods earlytom,earlytom:compat=official --skills brief,order --json
+
+      earlytom eval testbed --model llava-hf/llava-onevision-qwen2-7b-ov-hf --form letters --output results
+    """
+    from earlytom.eval.variants import make_variants, split_methods
+
+    listed, shares, wanted = split_methods(methods or ["earlytom"]), _retentions(retention), _skills(skills)
+    make_variants(listed, shares)  # slips are told before a model is loaded
+    drawable = folder is None or _can_draw()
+    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    qa = session.load_model(choice)
+
+    from earlytom.eval.answering import check_fit
+    from earlytom.eval.tasks import Benchmark, picture_size
+
+    with status("trying the methods"):
+        variants, left_out = make_variants(listed, shares, partial(check_fit, qa))
+    for told in left_out:
+        note(told)
+    benchmark = Benchmark(
+        seed=seed,
+        source=source.value,
+        frames=frames or qa.default_frames,
+        size=picture_size(qa.processor),
+        skills=wanted,
+        form=form.value,
+    )
+    with _place(folder) as place:
+        rows = _run(qa, benchmark, variants, clips, place)
+    about = _about(benchmark, clips, model, session.describe_device(qa))
+    if as_json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        _show(rows, about)
+    if folder is not None:
+        _write(folder, rows, about, drawable=drawable, show=not as_json)
+
+
+def _retentions(text: str) -> list[float]:
+    try:
+        shares = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise typer.BadParameter(
+            f"must be shares above 0 and at most 1, separated by commas, got {text!r}", param_hint="'--retention'"
+        )
+    return shares
+
+
+def _skills(text: str | None) -> tuple[str, ...]:
+    from earlytom.testbed.questions import SKILLS
+
+    if text is None:
+        return SKILLS
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [skill for skill in wanted if skill not in SKILLS]
+    if unknown or not wanted:
+        raise typer.BadParameter(f"must be some of {', '.join(SKILLS)}, got {text!r}", param_hint="'--skills'")
+    return tuple(skill for skill in SKILLS if skill in wanted)
+
+
+def _can_draw() -> bool:
+    from earlytom.viz.inspect import check_matplotlib
+
+    try:
+        check_matplotlib()
+    except EarlyTomError as error:
+        note(f"{error}; rows and report will be written, the plot will not")
+        return False
+    return True
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    """Where records go: the folder that was asked for, or one that is gone afterwards."""
+    from tempfile import TemporaryDirectory
+
+    if folder is not None:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="earlytom-") as passing:
+        yield Path(passing)
+
+
+def _run(qa: VideoQA, benchmark: Benchmark, variants: list[Variant], clips: int, folder: Path) -> list[Row]:
+    from earlytom.eval.runner import evaluate
+
+    with progress() as bar:
+        task = bar.add_task(f"{clips} clips, {len(variants)} methods", total=clips * len(variants))
+        return evaluate(qa, benchmark, variants, clips, folder, on_done=lambda: bar.advance(task))
+
+
+def _about(benchmark: Benchmark, clips: int, model: str | None, device: str) -> list[tuple[str, str]]:
+    drawn = "through H.264 files" if benchmark.source == "video" else "straight from the generator"
+    return [
+        ("model", model or "the test model that comes with the package"),
+        ("device", device),
+        ("data", f"{clips} clips of seed {benchmark.seed}, {drawn}, {benchmark.frames} frames each"),
+    ]
+
+
+def _show(rows: list[Row], about: list[tuple[str, str]]) -> None:
+    from earlytom.eval.report import NOTES, form_table, skill_table, summary_table
+
+    console = output()
+    for name, value in about:
+        console.print(f"{name}: {value}", soft_wrap=True)
+    for made in (summary_table(rows), skill_table(rows), form_table(rows)):
+        if made is not None:
+            console.print(_drawn(made))
+    console.print(f"{NOTES} {session.TTFT_SCOPE}")
+
+
+def _drawn(made: Table) -> object:
+    drawn = table(made.columns, title=made.title, right=made.right)
+    for row in made.cells:
+        drawn.add_row(*(cell(text, "bold" if place == 0 else "") for place, text in enumerate(row)))
+    return drawn
+
+
+def _write(folder: Path, rows: list[Row], about: list[tuple[str, str]], *, drawable: bool, show: bool) -> None:
+    from earlytom.eval.report import write_report
+
+    written = [*write_report(folder, rows, about)]
+    if drawable:
+        from earlytom.eval.plot import draw
+        from earlytom.viz.inspect import write_png
+
+        picture = folder / "accuracy.png"
+        write_png(draw(rows, title="  |  ".join(value for _, value in about)), picture)
+        written.append(picture)
+    if show:
+        output().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)

@@ -1,0 +1,106 @@
+"""Accuracy over retention: one panel for all skills and one for each, one line a method, bands for the intervals."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from earlytom.eval.rows import ALL, ANY, Row
+from earlytom.eval.variants import BASELINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw"]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart. One marker more, so that no pair comes twice.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#332288")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_PLAIN, _CHANCE = "0.25", "0.55"
+_COLUMNS = 4
+_LETTERS_PER_INCH = 11
+_LINES_WITH_BANDS = 3
+
+
+def draw(rows: Sequence[Row], *, title: str) -> Figure:
+    """Draw the rows of one run.
+
+    Args:
+        rows: see `earlytom.eval.summary.summarise`; those of single forms, and methods without a retention, have no
+            place in it and are left out.
+        title: what was run.
+    """
+    from matplotlib.figure import Figure
+
+    mine = [row for row in rows if row.form == ANY and row.retention is not None]
+    skills = list(dict.fromkeys(row.skill for row in mine))
+    methods = list(dict.fromkeys(row.method for row in mine if row.method != BASELINE))
+    columns = min(_COLUMNS, len(skills))
+    lines = math.ceil(len(skills) / columns)
+    width, height = max(3.3 * columns, 5.0), 2.75 * lines + 1.1
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    figure.suptitle(textwrap.fill(title, int(_LETTERS_PER_INCH * width)), fontsize=10, x=0.01, ha="left")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    ticks = sorted({_place(row) for row in mine if row.method != BASELINE}) or [1.0]
+    for number, axes in enumerate(panels.flat):
+        if number >= len(skills):
+            axes.set_axis_off()
+            continue
+        chosen = [row for row in mine if row.skill == skills[number]]
+        _draw_panel(axes, chosen, methods, ticks)
+        axes.set_title(_heading(chosen[0]), fontsize=10, fontweight="bold" if skills[number] == ALL else "normal")
+        if number % columns == 0:
+            axes.set_ylabel("right answers (%)", fontsize=9)
+        if number + columns >= len(skills):
+            axes.set_xlabel("retention (%)", fontsize=9)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=9, frameon=False)
+    return figure
+
+
+def _heading(row: Row) -> str:
+    return f"{'all skills' if row.skill == ALL else row.skill}  (n = {row.n})"
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str], ticks: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for row in rows:
+        if row.method == BASELINE:
+            axes.axhspan(100 * row.low, 100 * row.high, color=_PLAIN, alpha=0.10, linewidth=0)
+            axes.axhline(100 * row.accuracy, color=_PLAIN, linewidth=1.4, label="no compression")
+            axes.axhline(100 * row.chance, color=_CHANCE, linewidth=1.0, linestyle=":", label="best constant answer")
+    for number, method in enumerate(methods):
+        mine = sorted((row for row in rows if row.method == method), key=_place)
+        _draw_method(axes, mine, number, len(methods))
+    axes.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.3)
+    axes.set_xticks(ticks, [f"{100 * tick:.3g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(-2, 102)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_method(axes: Axes, rows: Sequence[Row], number: int, methods: int) -> None:
+    """A line with its band; with many methods, whose bands would cover one another, with bars, side by side."""
+    colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+    style = "-" if number < len(_COLOURS) else "--"
+    # A little to the side of one another, but never as far as another retention.
+    apart = min(1.03, 1.25 ** (1 / methods)) ** (number - (methods - 1) / 2)
+    places = [_place(row) * apart for row in rows]
+    low, value, high = ([100 * getattr(row, name) for row in rows] for name in ("low", "accuracy", "high"))
+    label = rows[0].method if rows else ""
+    axes.plot(places, value, style, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label, zorder=3)
+    if len(rows) > 1 and methods <= _LINES_WITH_BANDS:
+        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    else:
+        axes.vlines(places, low, high, color=colour, linewidth=1.1, alpha=0.7)
+
+
+def _place(row: Row) -> float:
+    return 1.0 if row.retention is None else row.retention

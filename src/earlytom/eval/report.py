@@ -1,0 +1,162 @@
+"""Rows as tables, for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from earlytom.errors import EarlyTomError
+from earlytom.eval.rows import ALL, ANY, Row
+
+__all__ = ["NOTES", "Table", "form_table", "skill_table", "summary_table", "to_markdown", "write_report"]
+
+_ROWS, _REPORT = "rows.json", "report.md"
+
+NOTES = (
+    "Brackets: 95% intervals from resampled clips. Differences are against method none on the same questions, in "
+    "points; p is McNemar's exact test over all of them. Accuracy over all skills is the mean of the skills'. Tokens: "
+    "visual tokens that go into the language model; frames: those that come out of the vision encoder. TTFT is the "
+    "median of single questions."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells as text; the columns named in ``right`` hold numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    right: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+    def to_markdown(self) -> str:
+        """The table as Markdown, with its title over it."""
+        rule = ["---:" if column in self.right else "---" for column in self.columns]
+        escaped = [[cell.replace("|", "\\|") for cell in row] for row in (self.columns, rule, *self.cells)]
+        lines = [f"| {' | '.join(row)} |" for row in escaped]
+        return "\n".join([f"## {self.title}", "", *lines])
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """One line a method and retention: accuracy over all skills, what it costs and what it saves."""
+    columns = ("method", "retention", "accuracy (%)", "difference", "p", "tokens", "frames", "TTFT (ms)")
+    cells = [
+        (
+            row.method,
+            _share(row.retention),
+            f"{_percent(row.accuracy)} {_span(row.low, row.high)}",
+            _difference(row),
+            "-" if row.p_value is None else _p_value(row.p_value),
+            f"{row.visual_tokens:.4g}",
+            f"{row.frames_left:.1f}",
+            "-" if row.ttft is None else f"{row.ttft * 1000:.1f}",
+        )
+        for row in rows
+        if (row.skill, row.form) == (ALL, ANY)
+    ]
+    return Table(title="Accuracy and cost", columns=columns, right=columns[1:], cells=tuple(cells))
+
+
+def skill_table(rows: Sequence[Row], *, intervals: bool = False) -> Table:
+    """Accuracy of every method and retention in every skill, in percent."""
+    mine = [row for row in rows if row.form == ANY]
+    skills = list(dict.fromkeys(row.skill for row in mine))
+    variants = list(dict.fromkeys((row.method, row.retention) for row in mine))
+    found = {(row.method, row.retention, row.skill): row for row in mine}
+    first = {skill: found[(*variants[0], skill)] for skill in skills}
+    cells = [
+        ("questions", "", *(str(first[skill].n) for skill in skills)),
+        ("best constant", "", *(_percent(first[skill].chance) for skill in skills)),
+    ]
+    for method, retention in variants:
+        chosen = [found[method, retention, skill] for skill in skills]
+        told = [_percent(row.accuracy) + (f" {_span(row.low, row.high)}" if intervals else "") for row in chosen]
+        cells.append((method, _share(retention), *told))
+    columns = ("method", "retention", *skills)
+    return Table(title="Accuracy by skill (%)", columns=columns, right=columns[1:], cells=tuple(cells))
+
+
+def form_table(rows: Sequence[Row]) -> Table | None:
+    """Accuracy over all skills for free answers and for letters; ``None`` where there is one form only."""
+    mine = [row for row in rows if row.skill == ALL and row.form != ANY]
+    if not mine:
+        return None
+    heads = {row.form: f"{row.form} (n = {row.n})" for row in mine}
+    found = {(row.method, row.retention, row.form): row for row in mine}
+    cells = []
+    for method, retention in dict.fromkeys((row.method, row.retention) for row in mine):
+        chosen = [found[method, retention, form] for form in heads]
+        told = [f"{_percent(row.accuracy)} {_span(row.low, row.high)}" for row in chosen]
+        cells.append((method, _share(retention), *told))
+    columns = ("method", "retention", *heads.values())
+    return Table(title="Accuracy by form of question (%)", columns=columns, right=columns[1:], cells=tuple(cells))
+
+
+def write_report(folder: Path, rows: Sequence[Row], about: Sequence[tuple[str, str]]) -> tuple[Path, Path]:
+    """Write the rows as JSON and the report as Markdown; returns both paths.
+
+    Raises:
+        EarlyTomError: a file cannot be written.
+    """
+    texts = {
+        folder / _ROWS: json.dumps([row.to_dict() for row in rows], indent=2) + "\n",
+        folder / _REPORT: to_markdown(rows, about),
+    }
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EarlyTomError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return folder / _ROWS, folder / _REPORT
+
+
+def to_markdown(rows: Sequence[Row], about: Sequence[tuple[str, str]]) -> str:
+    """The whole report.
+
+    Args:
+        rows: of one run.
+        about: names and values of what was run, in the order to be shown.
+    """
+    tables = (summary_table(rows), skill_table(rows, intervals=True), _difference_table(rows), form_table(rows))
+    facts = [f"- {name}: {value}" for name, value in about]
+    parts = ["# What compression costs", "\n".join(facts), NOTES, *(table.to_markdown() for table in tables if table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _difference_table(rows: Sequence[Row]) -> Table | None:
+    """What every method changes in every skill."""
+    mine = [row for row in rows if row.form == ANY and row.difference is not None]
+    if not mine:
+        return None
+    columns = ("method", "retention", "skill", "questions", "difference", "p")
+    cells = tuple(
+        (row.method, _share(row.retention), row.skill, str(row.n), _difference(row), _p_value(row.p_value or 0.0))
+        for row in mine
+    )
+    right = ("retention", "questions", "difference", "p")
+    return Table(title="Difference from no compression", columns=columns, right=right, cells=cells)
+
+
+def _share(retention: float | None) -> str:
+    return "-" if retention is None else f"{retention:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _span(low: float, high: float) -> str:
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None or row.difference_low is None or row.difference_high is None:
+        return "-"
+    ends = (f"{100 * end:+.1f}" for end in (row.difference_low, row.difference_high))
+    return f"{100 * row.difference:+.1f} [{', '.join(ends)}]"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else "<0.001"

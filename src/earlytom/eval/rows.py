@@ -1,0 +1,74 @@
+"""One line of results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from earlytom.errors import EarlyTomError
+
+__all__ = ["ALL", "ANY", "Row"]
+
+ALL = "all"
+"""The skill of rows that average over the skills."""
+ANY = "any"
+"""The form of rows over all questions, whatever they want as an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method at one retention, in one skill and one form of question. Shares lie in [0, 1].
+
+    Attributes:
+        method: the method with its options, retention left out.
+        retention: visual tokens that the language model gets, over those it would have got; ``None`` where other
+            options of the method say what is kept.
+        skill: the skill; ``"all"``: the average over the skills.
+        form: ``"free"`` answers, ``"letters"`` (multiple choice), or ``"any"``.
+        n: questions.
+        clips: clips that they are about.
+        accuracy: share of right answers; low, high: its 95% interval.
+        chance: accuracy of the best constant answer.
+        visual_tokens: tokens of a clip that went into the language model, mean over the clips.
+        frames_left: frames of a clip that came out of the vision encoder, mean over the clips.
+        ttft: seconds to the first token, median over the clips; ``None`` where no model was timed.
+        difference: accuracy less that of method ``none`` on the same questions; ``None`` for ``none`` itself.
+        difference_low: lower end of its 95% interval; ``difference_high``: the upper end.
+        p_value: McNemar's, exact, two-sided: how likely so uneven a gain and loss of right answers is by chance.
+    """
+
+    method: str
+    retention: float | None
+    skill: str
+    form: str
+    n: int
+    clips: int
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+    visual_tokens: float
+    frames_left: float
+    ttft: float | None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_value: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain data, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            EarlyTomError: a field is missing or unknown.
+        """
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise EarlyTomError(f"not a row of results: {error}") from error

@@ -1,0 +1,206 @@
+"""From records to rows: accuracies, their intervals, and what a method changes, paired question by question."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from earlytom.errors import EarlyTomError
+from earlytom.eval.judging import is_right
+from earlytom.eval.records import Record
+from earlytom.eval.rows import ALL, ANY, Row
+from earlytom.eval.statistics import Floats, accuracies, draw_clips, interval, mcnemar
+from earlytom.eval.variants import Variant
+from earlytom.testbed.questions import SKILLS
+
+__all__ = ["summarise"]
+
+Flags = npt.NDArray[np.bool_]
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sheet:
+    """The Q questions about C clips that every variant was asked, in K skills.
+
+    Attributes:
+        clip: [Q] place of the clip among the records.
+        skill: [Q] place of the skill in ``skills``.
+        letters: [Q] whether it was multiple choice.
+        expected: Q right answers.
+        skills: K names.
+        weights: [R, C] resamples of the clips.
+    """
+
+    clip: npt.NDArray[np.int64]
+    skill: npt.NDArray[np.int64]
+    letters: Flags
+    expected: tuple[str, ...]
+    skills: tuple[str, ...]
+    weights: Floats
+
+    def count(self, chosen: Flags) -> Floats:
+        """[C, K]: how many of the ``chosen`` [Q] questions there are, by clip and skill."""
+        table = np.zeros((self.weights.shape[1], len(self.skills)))
+        np.add.at(table, (self.clip[chosen], self.skill[chosen]), 1.0)
+        return table
+
+    def forms(self) -> dict[str, Flags]:
+        """The questions of every form that there is; ``"any"`` alone where they are of one kind."""
+        forms = {ANY: np.ones_like(self.letters)}
+        if self.letters.any() and not self.letters.all():
+            forms |= {"free": ~self.letters, "letters": self.letters}
+        return forms
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """Accuracies in each skill, the mean last: of the sample, [K + 1], and of its resamples, [R, K + 1]."""
+
+    value: Floats
+    resampled: Floats
+
+
+def summarise(records: Mapping[Variant, Sequence[Record]]) -> list[Row]:
+    """The rows of a run: for each variant and form of question one for the average and one for each skill.
+
+    Args:
+        records: of each variant, the baseline among them; all about the same questions.
+
+    Raises:
+        EarlyTomError: there is no baseline or no question, or the variants were asked different questions.
+    """
+    baseline = next((variant for variant in records if variant.is_baseline), None)
+    if baseline is None:
+        raise EarlyTomError("there are no records of method 'none', which every other one is compared with")
+    sheet = _read_sheet(records[baseline])
+    for variant in records:
+        if _questions(records[variant]) != _questions(records[baseline]):
+            raise EarlyTomError(f"method {variant.spec} was asked other questions than method 'none'; use a new folder")
+    right = {variant: _marks(records[variant]) for variant in records}
+    rows: list[Row] = []
+    for variant in records:
+        for form, questions in sheet.forms().items():
+            plain = None if variant is baseline else right[baseline]
+            rows += _rows(variant, records[variant], sheet, form, questions, right[variant], plain)
+    return rows
+
+
+def _read_sheet(records: Sequence[Record]) -> _Sheet:
+    asked = [(place, entry) for place, record in enumerate(records) for entry in record.asked]
+    if not asked:
+        raise EarlyTomError("there is no question of the skills and the form that were asked for; ask for more clips")
+    skills = tuple(skill for skill in SKILLS if any(entry.skill == skill for _, entry in asked))
+    return _Sheet(
+        clip=np.array([place for place, _ in asked]),
+        skill=np.array([skills.index(entry.skill) for _, entry in asked]),
+        letters=np.array([entry.letters for _, entry in asked]),
+        expected=tuple(entry.expected for _, entry in asked),
+        skills=skills,
+        weights=draw_clips(len(records)),
+    )
+
+
+def _questions(records: Sequence[Record]) -> list[tuple[int, str, str]]:
+    return [(record.seed, entry.question, entry.expected) for record in records for entry in record.asked]
+
+
+def _marks(records: Sequence[Record]) -> Flags:
+    """[Q]: which questions were answered rightly."""
+    entries = [entry for record in records for entry in record.asked]
+    return np.array([is_right(entry.reply, entry.expected, letters=entry.letters) for entry in entries])
+
+
+def _rows(
+    variant: Variant,
+    records: Sequence[Record],
+    sheet: _Sheet,
+    form: str,
+    questions: Flags,
+    right: Flags,
+    plain: Flags | None,
+) -> Iterator[Row]:
+    """The rows of one variant and one form, the average first; ``plain`` [Q] are the baseline's right answers."""
+    mine = _score(sheet, questions, right)
+    base = None if plain is None else _score(sheet, questions, plain)
+    for column in (len(sheet.skills), *range(len(sheet.skills))):
+        chosen = questions & ((sheet.skill == column) | (column == len(sheet.skills)))
+        if not chosen.any():
+            continue
+        row = _row(variant, records, sheet, form, chosen, mine, column)
+        if base is not None and plain is not None:
+            gained, lost = int((right & ~plain & chosen).sum()), int((~right & plain & chosen).sum())
+            row = _compare(row, mine, base, column, mcnemar(gained, lost))
+        yield row
+
+
+def _score(sheet: _Sheet, questions: Flags, right: Flags) -> _Scores:
+    counts, asked = sheet.count(questions & right), sheet.count(questions)
+    return _Scores(
+        value=accuracies(counts, asked, np.ones((1, len(asked))))[0],
+        resampled=accuracies(counts, asked, sheet.weights),
+    )
+
+
+def _row(
+    variant: Variant,
+    records: Sequence[Record],
+    sheet: _Sheet,
+    form: str,
+    chosen: Flags,
+    mine: _Scores,
+    column: int,
+) -> Row:
+    """What a row says of a variant by itself."""
+    held = [records[place] for place in np.unique(sheet.clip[chosen])]
+    value = float(mine.value[column])
+    low, high = interval(value, mine.resampled[:, column], len(held), 0.0, 1.0)
+    times = [record.ttft for record in held if record.ttft is not None]
+    return Row(
+        method=variant.label,
+        retention=variant.retention,
+        skill=(*sheet.skills, ALL)[column],
+        form=form,
+        n=int(chosen.sum()),
+        clips=len(held),
+        accuracy=round(value, _DIGITS),
+        low=round(low, _DIGITS),
+        high=round(high, _DIGITS),
+        chance=round(_chance(sheet, chosen), _DIGITS),
+        visual_tokens=round(statistics.fmean(record.visual_tokens for record in held), _DIGITS),
+        frames_left=round(statistics.fmean(record.frames_left for record in held), _DIGITS),
+        ttft=statistics.median(times) if times else None,
+    )
+
+
+def _compare(row: Row, mine: _Scores, base: _Scores, column: int, p_value: float) -> Row:
+    """The row with what differs from the baseline."""
+    difference = float(mine.value[column] - base.value[column])
+    resampled = mine.resampled[:, column] - base.resampled[:, column]
+    low, high = interval(difference, resampled, row.clips, -1.0, 1.0)
+    return dataclasses.replace(
+        row,
+        difference=round(difference, _DIGITS),
+        difference_low=round(low, _DIGITS),
+        difference_high=round(high, _DIGITS),
+        p_value=p_value,
+    )
+
+
+def _chance(sheet: _Sheet, chosen: Flags) -> float:
+    """Accuracy of the best constant answers: one for each skill and form; the mean over the skills."""
+    shares = []
+    for skill in np.unique(sheet.skill[chosen]):
+        mine = chosen & (sheet.skill == skill)
+        best = 0
+        for form in (mine & sheet.letters, mine & ~sheet.letters):
+            answers = Counter(sheet.expected[place] for place in np.flatnonzero(form))
+            best += max(answers.values(), default=0)
+        shares.append(best / int(mine.sum()))
+    return statistics.fmean(shares)

@@ -1,0 +1,80 @@
+"""The plot: a panel for each skill, a line for each method, bands for the intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from earlytom.eval.rows import Row
+
+pytest.importorskip("matplotlib")
+
+from earlytom.eval.plot import draw
+from earlytom.viz.inspect import write_png
+
+SKILLS = ("all", "colour", "brief")
+
+
+def row(method: str, retention: float, skill: str, accuracy: float) -> Row:
+    return Row(
+        method=method,
+        retention=retention,
+        skill=skill,
+        form="any",
+        n=40,
+        clips=5,
+        accuracy=accuracy,
+        low=accuracy - 0.1,
+        high=accuracy + 0.05,
+        chance=0.3,
+        visual_tokens=100.0,
+        frames_left=9.0,
+        ttft=0.05,
+    )
+
+
+def rows(methods: int, retentions: tuple[float, ...] = (0.25, 0.1)) -> list[Row]:
+    made = [row("none", 1.0, skill, 0.9) for skill in SKILLS]
+    for number in range(methods):
+        made += [
+            row(f"method{number}", retention, skill, 0.6 + retention) for retention in retentions for skill in SKILLS
+        ]
+    return made + [dataclasses.replace(entry, form="letters", accuracy=0.0) for entry in made]
+
+
+def panels(figure) -> dict:
+    return {axes.get_title().split("  ")[0]: axes for axes in figure.axes if axes.get_title()}
+
+
+def lines(axes) -> dict:
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_every_skill_has_a_panel_with_a_line_for_every_method() -> None:
+    shown = panels(draw(rows(2), title="title"))
+    assert set(shown) == {"all skills", "colour", "brief"}
+    for axes in shown.values():
+        drawn = lines(axes)
+        assert set(drawn) == {"no compression", "best constant answer", "method0", "method1"}
+        assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 85.0])  # ascending retention, in percent
+        assert list(drawn["no compression"].get_ydata()) == pytest.approx([90.0, 90.0])
+        assert len(axes.collections) == 2  # a band for each method
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25"]
+
+
+@pytest.mark.parametrize(("methods", "retentions"), [(7, (0.25, 0.1)), (1, (0.25,)), (0, ())])
+def test_many_methods_one_retention_and_none_at_all(methods, retentions, tmp_path) -> None:
+    figure = draw(rows(methods, retentions), title="a title that is long " * 20)
+    for axes in panels(figure).values():
+        assert len(lines(axes)) == 2 + methods
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["no compression", "best constant answer", *(f"method{number}" for number in range(methods))]
+    write_png(figure, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_methods_can_be_told_apart_without_colour() -> None:
+    drawn = lines(panels(draw(rows(6), title=""))["brief"])
+    looks = {(drawn[f"method{number}"].get_marker(), drawn[f"method{number}"].get_color()) for number in range(6)}
+    assert len(looks) == len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 6

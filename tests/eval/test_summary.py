@@ -1,0 +1,137 @@
+"""From records to rows, compared with counting by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from earlytom.errors import EarlyTomError
+from earlytom.eval.records import Asked, Record
+from earlytom.eval.rows import Row
+from earlytom.eval.statistics import mcnemar
+from earlytom.eval.summary import summarise
+from earlytom.eval.variants import make_variants
+
+(NONE, METHOD), _ = make_variants(["earlytom"], [0.25])
+
+
+def asked(skill: str, expected: str, reply: str, letters: bool = False) -> Asked:
+    return Asked(question=f"{skill} {expected}?", expected=expected, skill=skill, letters=letters, reply=reply)
+
+
+def record(clip: int, *entries: Asked, tokens: int = 10, frames: int = 4, ttft: float | None = 1.0) -> Record:
+    return Record(clip=clip, seed=clip, asked=entries, visual_tokens=tokens, frames_left=frames, ttft=ttft)
+
+
+def find(rows: list[Row], method: str, skill: str, form: str = "any") -> Row:
+    (row,) = [row for row in rows if (row.method, row.skill, row.form) == (method, skill, form)]
+    return row
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    plain = [
+        record(0, asked("colour", "red", "red"), asked("colour", "blue", "Blue."), asked("count", "two", "two")),
+        record(1, asked("colour", "red", "green"), asked("count", "b", "(B)", letters=True)),
+        record(2, asked("colour", "red", "red"), ttft=5.0),
+    ]
+    short = [
+        record(
+            0, asked("colour", "red", "red"), asked("colour", "blue", "red"), asked("count", "two", "one"), tokens=4
+        ),
+        record(1, asked("colour", "red", "red"), asked("count", "b", "b", letters=True), tokens=4, frames=2),
+        record(2, asked("colour", "red", "red"), tokens=1, frames=3, ttft=None),
+    ]
+    return summarise({NONE: plain, METHOD: short})
+
+
+def test_accuracy_and_counts(rows) -> None:
+    colour, count, every = (find(rows, "none", skill) for skill in ("colour", "count", "all"))
+    assert (colour.n, colour.clips, colour.accuracy) == (4, 3, 0.75)
+    assert (count.n, count.clips, count.accuracy) == (2, 2, 1.0)
+    assert (every.n, every.clips, every.accuracy) == (6, 3, 0.875)  # the mean of the skills, not of the questions
+    short = find(rows, "earlytom", "all")
+    assert short.accuracy == pytest.approx((0.75 + 0.5) / 2)
+    assert all(row.low <= row.accuracy <= row.high for row in rows)
+
+
+def test_tokens_frames_and_times(rows) -> None:
+    short = find(rows, "earlytom", "all")
+    assert (short.retention, short.visual_tokens, short.ttft) == (0.25, 3.0, 1.0)
+    assert short.frames_left == 3.0
+    assert find(rows, "none", "all").ttft == 1.0
+    assert find(rows, "earlytom", "count").visual_tokens == 4.0
+
+
+def test_chance_is_the_best_constant_of_every_skill_and_form(rows) -> None:
+    assert find(rows, "none", "colour").chance == 0.75
+    assert find(rows, "none", "count").chance == 1.0  # "two" for the free one, "b" for letters
+    assert find(rows, "none", "all").chance == 0.875
+
+
+def test_differences_are_paired(rows) -> None:
+    colour, count = find(rows, "earlytom", "colour"), find(rows, "earlytom", "count")
+    assert (colour.difference, count.difference) == (0.0, -0.5)
+    assert colour.p_value == mcnemar(1, 1)
+    assert count.p_value == mcnemar(0, 1)
+    assert find(rows, "earlytom", "all").p_value == mcnemar(1, 2)
+    for row in rows:
+        if row.method == "none":
+            assert (row.difference, row.difference_low, row.difference_high, row.p_value) == (None,) * 4
+        else:
+            assert row.difference_low <= row.difference <= row.difference_high
+
+
+def test_forms_have_rows_of_their_own_where_both_exist(rows) -> None:
+    assert find(rows, "none", "all", "letters").n == 1
+    assert find(rows, "none", "all", "free").n == 5
+    assert find(rows, "earlytom", "count", "letters").accuracy == 1.0
+    assert not [row for row in rows if (row.skill, row.form) == ("colour", "letters")]
+    free = [record(0, asked("colour", "red", "red"))]
+    assert {row.form for row in summarise({NONE: free})} == {"any"}
+
+
+def test_rows_are_ordered_with_the_headline_first(rows) -> None:
+    keys = [(row.method, row.form, row.skill) for row in rows[:6]]
+    assert keys == [
+        ("none", "any", "all"),
+        ("none", "any", "colour"),
+        ("none", "any", "count"),
+        ("none", "free", "all"),
+        ("none", "free", "colour"),
+        ("none", "free", "count"),
+    ]
+
+
+def test_pairing_makes_differences_surer_than_accuracies() -> None:
+    """Two methods that fail on the same hard clips differ by little, however much the clips differ."""
+    generator = np.random.default_rng(0)
+    plain, short = [], []
+    for clip in range(60):
+        hard = generator.random() < 0.4
+        replies = ["green" if hard else "red"] * 4
+        plain.append(record(clip, *(asked("colour", "red", reply) for reply in replies)))
+        replies[0] = "green" if generator.random() < 0.1 else replies[0]
+        short.append(record(clip, *(asked("colour", "red", reply) for reply in replies)))
+    row = find(summarise({NONE: plain, METHOD: short}), "earlytom", "all")
+    assert row.difference_high - row.difference_low < (row.high - row.low) / 4
+
+
+def test_rows_survive_json() -> None:
+    (row, *_) = summarise({NONE: [record(0, asked("colour", "red", "red"))]})
+    assert Row.from_dict(row.to_dict()) == row
+    with pytest.raises(EarlyTomError, match="not a row of results"):
+        Row.from_dict(row.to_dict() | {"colour": 1})
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    plain = [record(0, asked("colour", "red", "red"))]
+    with pytest.raises(EarlyTomError, match="no records of method 'none'"):
+        summarise({METHOD: plain})
+    with pytest.raises(EarlyTomError, match="there is no question"):
+        summarise({NONE: []})
+    other = [dataclasses.replace(plain[0], asked=(asked("colour", "blue", "red"),))]
+    with pytest.raises(EarlyTomError, match=r"earlytom:retention=0.25 was asked other questions"):
+        summarise({NONE: plain, METHOD: other})
