@@ -8,12 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import av
-
 from earlytom.errors import EarlyTomError
 from earlytom.eval.rows import ANY
 from earlytom.testbed.evaluate import questions_of_clip
 from earlytom.testbed.questions import SKILLS, Question
+from earlytom.testbed.samples import write_video
 from earlytom.testbed.scene_types import PATCH_GRID, ByteArray, Truth
 from earlytom.testbed.scenes import generate_clip
 from earlytom.video import Sampling, Video, read_video
@@ -28,9 +27,6 @@ FIRST_SEED = 1_200_000_000
 CLIPS_PER_SEED = 1_000_000
 FORMS: tuple[Form, ...] = ("any", "free", "letters")
 _SMALLEST, _LARGEST = 96, 384
-_FRAMES_PER_SECOND = 16
-# x264's macroblock tree does not give the same file twice for pictures of 96 x 96 pixels.
-_CODEC = {"crf": "24", "preset": "veryfast", "x264-params": "mbtree=0"}
 # The file holds a frame between every two that are sampled, so that sampling has something to leave out.
 _STEP = 2
 
@@ -127,10 +123,5 @@ def _through_file(frames: ByteArray, sampling: Sampling) -> Video:
     """Encode [T, H, W, 3] pictures as H.264 and read them back."""
     with TemporaryDirectory(prefix="earlytom-") as folder:
         path = Path(folder) / "clip.mp4"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=_FRAMES_PER_SECOND, options=_CODEC)
-            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
+        write_video(path, frames, preset="veryfast")
         return read_video(path, sampling)

@@ -53,7 +53,7 @@ def prepare(model: nn.Module, inputs: Mapping[str, Any], method: Method | str) -
     if plan.reduce_before:
         raise MethodError(
             f"method {method.name!r} acts inside the language model (before layer {plan.reduce_before[0]}), which "
-            "prepare() cannot do; use earlytom.compress, or switch that stage off (inner_merging=False)"
+            "prepare() cannot do; use earlytom.compress"
         )
     masked = with_mask(inputs, cast(Any, model).generation_config)
     prompt = adapter.prompt(model, masked)
@@ -214,7 +214,9 @@ class _Compressor:
             return self._forward(**self._with_short_mask(arguments))
         if self._reduces_in_llm:
             if arguments.get("use_cache") or arguments.get("past_key_values") is not None:
-                raise CompressionError("forward() cannot fill a cache with inner-LLM merging; use generate()")
+                raise CompressionError(
+                    "forward() cannot fill a cache with a method that acts in the LLM; use generate()"
+                )
             arguments["use_cache"] = False
         with self._serve() as call:
             call.clock.start("ttft")

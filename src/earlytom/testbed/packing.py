@@ -18,7 +18,6 @@ _UNKNOWN_SHARE = 0.03
 _ASKED_MORE = {"colour": 1, "shape": 1, "count": 1, "order": 5}
 _LOWEST_RATE = 0.08
 _LETTERS_SHARE = 0.4
-LETTERS_GROUP = "letters"
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Packer:
                     compared.append((row, end - last - 1, block.question.compares))
                 options += [(row, start + offset, letter) for letter, offset in enumerate(block.options)]
                 meant += [(row, end - last - 1, word) for word in block.meant]
-                groups.append(LETTERS_GROUP if block.question.letters else block.question.skill)
+                groups.append("letters" if block.question.letters else block.question.skill)
                 start = end
         row_of, column_of, target, question = torch.tensor(spots, dtype=torch.int64).T
         return PackedBatch(
