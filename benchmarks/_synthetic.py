@@ -15,7 +15,7 @@ from earlytom.models.base import FrameVisitor
 from earlytom.ops import pool_bilinear
 from earlytom.runtime.encode import encode_videos
 from earlytom.trace import Stopwatch
-from earlytom.types import FrameGrid, LanguageStates
+from earlytom.types import EncoderShape, FrameGrid, LanguageStates
 
 DEPTH, LANGUAGE_DEPTH = 26, 28
 """Layers of the SigLIP tower and of the 7B language model of LLaVA-OneVision."""
@@ -80,10 +80,17 @@ class SyntheticAdapter:
         self.keys = self.states[:, :, :_HEAD_WIDTH].float().contiguous()
         self.attention = torch.rand(sizes.frames, patches, device=device).softmax(dim=1)
 
-    def encoder_depth(self, model: object) -> int:
-        return DEPTH
+    def encoder(self, model: object) -> EncoderShape:
+        return EncoderShape(depth=DEPTH)
 
-    def encode(self, model: object, inputs: Mapping[str, Any], visitor: FrameVisitor) -> Tensor:
+    def encode(
+        self,
+        model: object,
+        inputs: Mapping[str, Any],
+        grids: Sequence[FrameGrid],
+        clips: Sequence[int],
+        visitor: FrameVisitor,
+    ) -> Tensor:
         plan, hidden = visitor.plan, self.states
         for layer in range(DEPTH):
             frames, patches = hidden.shape[:2]
@@ -99,13 +106,13 @@ class SyntheticAdapter:
             visitor.receive_pooling(lambda: (self.attention[:frames], self.descriptions[:frames]))
         return hidden
 
-    def project(self, model: object, hidden: Tensor) -> Tensor:
+    def project(self, model: object, hidden: Tensor, grid: FrameGrid) -> Tensor:
         return self.tokens[: hidden.shape[0]]
 
     def project_tokens(self, model: object, hidden: Tensor) -> Tensor:
         return self.tokens[:, : hidden.shape[1]]
 
-    def pool_attention(self, model: object, attention: Tensor) -> Tensor:
+    def pool_attention(self, model: object, attention: Tensor, grid: FrameGrid) -> Tensor:
         return pool_bilinear(attention, side=self.sizes.side, pooled=(self.sizes.rows, self.sizes.columns))
 
 
@@ -116,7 +123,7 @@ def processing(adapter: SyntheticAdapter, method: Method, device: torch.device) 
         clock = Stopwatch(device)
         nothing: Any = None
         kept, traces = encode_videos(adapter, nothing, {}, [adapter.sizes.grid], method, clock)  # type: ignore[arg-type]
-        features, left = kept[0], []
+        features, left = kept[0].features, []
         with clock.stage("language"):
             for layer in method.llm_plan(LANGUAGE_DEPTH).reduce_before:
                 states = LanguageStates(

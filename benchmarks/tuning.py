@@ -27,22 +27,24 @@ from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
 from earlytom.methods.presets import PRESETS, find_preset, scale_layers
+from earlytom.models import find_adapter
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
+from earlytom.types import EncoderShape
 
 SEED = 77
 THRESHOLDS: tuple[float | None, ...] = (None, 0.5, 0.8, 0.9, 0.95, 0.98)
 LAYERS = ((1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (2,), (4,), (6,))
 
 
-def settings(retention: float, depth: int) -> dict[str, EarlyTom | Uncompressed]:
+def settings(retention: float, encoder: EncoderShape) -> dict[str, EarlyTom | Uncompressed]:
     """Every setting by name; equal ones once, under the first name."""
     found: dict[str, EarlyTom | Uncompressed] = {"none": Uncompressed()}
     found["default"] = EarlyTom(retention=retention)
     found["no frame merging"] = EarlyTom(retention=retention, frame_merging=False)
     for name in PRESETS:
         cell = find_preset(name, retention)
-        layers = scale_layers(cell.merge_layers, depth)
+        layers = scale_layers(cell.merge_layers, encoder)
         found[f"preset {name}"] = EarlyTom(retention=retention, tau_seg=cell.tau_seg, merge_layers=layers)
     for layers in LAYERS:
         for threshold in THRESHOLDS:
@@ -118,8 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Answer and time with every setting."""
     qa = VideoQA.load(options.model, device=options.device)
     benchmark = Benchmark(seed=SEED, source="frames")
-    depth = qa.model.config.vision_config.num_hidden_layers  # type: ignore[union-attr]
-    methods = settings(options.retention, depth)
+    methods = settings(options.retention, find_adapter(qa.model).encoder(qa.model))
     claim_folder(options.output, {"weights": weights_fingerprint(qa.model), "seed": SEED})
     variants = {name: Variant(method=method) for name, method in methods.items()}
     answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants.values()}

@@ -170,7 +170,7 @@ def check_end_to_end(folder: Path, name: str) -> Failures:
     inputs = {"pixel_values_videos": tensors["pixels"][None]}
     with torch.no_grad():
         kept, traces = encode_videos(adapter, model, inputs, [grid], method, Stopwatch(torch.device("cpu")))
-        tokens = torch.cat([kept[0], model.model.image_newline[None]])
+        tokens = torch.cat([kept[0].features, model.model.image_newline[None]])
     failures = equal("frames left", traces[0].frames_left, settings["frames_left"])
     failures += equal("segments", [list(pair) for pair in traces[0].details["segments"]], settings["segments"])  # type: ignore[attr-defined]
     failures += equal("kept tokens", traces[0].tokens, settings["kept"])

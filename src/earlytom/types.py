@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Decision",
     "EncoderPlan",
+    "EncoderShape",
     "FrameGrid",
     "FrameStates",
+    "KeptTokens",
     "LanguagePlan",
     "LanguageStates",
     "PrefillInputs",
@@ -40,7 +42,10 @@ Resource = Literal["frame grid", "frame similarity", "received attention", "keys
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGrid:
-    """The visual tokens of one uncompressed clip: ``frames`` frames of ``rows`` x ``columns`` pooled tokens."""
+    """The visual tokens of one uncompressed clip: ``frames`` frames of ``rows`` x ``columns`` pooled tokens.
+
+    A frame is what the vision encoder takes as one: for the Qwen families a pair of sampled frames.
+    """
 
     frames: int
     rows: int
@@ -53,6 +58,53 @@ class FrameGrid:
     @property
     def tokens(self) -> int:
         return self.frames * self.tokens_per_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderShape:
+    """What a method may know about a vision encoder.
+
+    Attributes:
+        depth: layers that run.
+        global_layers: the layers whose attention spans the whole frame, ascending; ``None``: all do. In the others,
+            attention stays inside small windows, so that the attention received there cannot rank a frame's tokens.
+        token_merging: whether tokens can merge inside the layers (``EncoderPlan.token_layers``).
+        pooling_head: whether there can be an attention-pooling head (``EncoderPlan.pooling_head``).
+        feature_sets: how many features of a token stand behind one another on the last dimension of what the projector
+            gives: the final ones, which methods see, and those of earlier layers, which are reduced in the same way.
+    """
+
+    depth: int
+    global_layers: tuple[int, ...] | None = None
+    token_merging: bool = True
+    pooling_head: bool = True
+    feature_sets: int = 1
+
+    @property
+    def last_global_layer(self) -> int:
+        """The last layer whose attention spans the whole frame."""
+        return self.depth - 1 if self.global_layers is None else self.global_layers[-1]
+
+    def check(self, plan: EncoderPlan) -> EncoderPlan:
+        """Return ``plan``. Raises `MethodError` when it asks for what this encoder cannot give, saying why."""
+        layers = self.global_layers
+        if plan.attention_layer is not None and layers is not None and plan.attention_layer not in layers:
+            raise MethodError(
+                f"attention received in layer {plan.attention_layer} of this vision encoder cannot rank the tokens of "
+                f"a frame, since its attention stays inside windows; layers that see the whole frame: "
+                f"{', '.join(map(str, layers))}"
+            )
+        if plan.token_layers and not self.token_merging:
+            raise MethodError(
+                "tokens cannot merge inside the layers of this vision encoder, whose projector (and attention windows, "
+                "where it has them) need the grid of patches"
+            )
+        if plan.pooling_head and not self.pooling_head:
+            raise MethodError(
+                "this vision encoder has no attention-pooling head, which the method needs; choose the method's "
+                "substitute (for fastvid: scores=received)"
+            )
+        return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +221,20 @@ class VisualTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptTokens:
+    """The tokens of one clip that go into the language model.
+
+    Attributes:
+        features: [K, C] features, model dtype; ``EncoderShape.feature_sets`` times as wide where there are several.
+        places: [K] int64, the token of the uncompressed clip (in temporal and raster order) whose place each takes; of
+            merged frames the earliest. On the device of ``features`` or on the host.
+    """
+
+    features: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class LanguageStates:
     """The visual tokens of one sample at a boundary inside the language model.
 
@@ -206,8 +272,14 @@ class PrefillInputs:
         arguments: keyword arguments for ``model.generate``.
         visual_positions: for each sample the positions of its video tokens in the shortened sequence, ascending.
         dropped: for each sample the number of prompt tokens that were removed.
+        next_position: [B, 1] int64, the position of the first new token, where it is not the number of tokens before
+            it; ``None`` otherwise.
+        language_arguments: what the language model gets besides while it prefills, by name: each a function of the
+            number of beams, which stand behind one another in the place of every sample.
     """
 
     arguments: dict[str, Any]
     visual_positions: tuple[tuple[int, ...], ...]
     dropped: tuple[int, ...]
+    next_position: Tensor | None = None
+    language_arguments: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from earlytom import (
     parse_method,
 )
 from earlytom.methods import METHODS, find_method
-from earlytom.types import Decision, EncoderPlan, FrameGrid, LanguagePlan
+from earlytom.types import Decision, EncoderPlan, EncoderShape, FrameGrid, LanguagePlan
 from reference.strategies import quick, scene_clips
 from reference.token_clips import decide, visual_tokens
 
@@ -85,7 +85,9 @@ def test_retention_is_the_selecting_parts_or_the_one_given_and_all_of_these_part
 
 
 def test_presets_are_looked_up_with_the_retention_of_the_whole() -> None:
-    assert compose(EarlyTom(preset="mvbench"), VisionZip(), retention=0.1).encoder_plan(26).merge_layers == (8, 14, 20)
+    assert compose(EarlyTom(preset="mvbench"), VisionZip(), retention=0.1).encoder_plan(
+        EncoderShape(depth=26)
+    ).merge_layers == (8, 14, 20)
     with pytest.raises(MethodError, match="preset 'mvbench' is published for retention"):
         compose(EarlyTom(preset="mvbench"), VisionZip(), retention=0.3)
 
@@ -143,12 +145,12 @@ def test_stages_given_by_hand_are_checked(stages, message) -> None:
 
 
 def test_the_plan_merges_as_one_part_and_looks_as_the_other() -> None:
-    plan = compose(EarlyTom(merge_layers=(4, 8)), VisionZip()).encoder_plan(26)
+    plan = compose(EarlyTom(merge_layers=(4, 8)), VisionZip()).encoder_plan(EncoderShape(depth=26))
     assert plan == EncoderPlan(merge_layers=(4, 8), attention_layer=25, keys=True)
-    selection_alone = Composition(tokens=EarlyTom()).encoder_plan(26)
-    assert selection_alone == replace(EarlyTom().encoder_plan(26), merge_layers=())
+    selection_alone = Composition(tokens=EarlyTom()).encoder_plan(EncoderShape(depth=26))
+    assert selection_alone == replace(EarlyTom().encoder_plan(EncoderShape(depth=26)), merge_layers=())
     with pytest.raises(MethodError, match="merge_layers"):
-        compose(EarlyTom(merge_layers=(30,)), VisionZip()).encoder_plan(26)
+        compose(EarlyTom(merge_layers=(30,)), VisionZip()).encoder_plan(EncoderShape(depth=26))
 
 
 def test_hooks_go_to_their_stage_and_to_nobody_else() -> None:

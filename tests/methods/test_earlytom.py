@@ -13,7 +13,7 @@ from torch import Tensor
 
 from earlytom import EarlyTom, MethodError, Reduction
 from earlytom.ops import frame_floor, frame_similarity
-from earlytom.types import FrameGrid, FrameStates, LanguageStates, VisualTokens
+from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
 from reference.inner import merge_dropped_naively
 from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
@@ -382,25 +382,25 @@ def test_the_budget_is_the_rounded_share_unless_it_steps_aside(retention, frames
 
 
 def test_default_plan() -> None:
-    plan = EarlyTom().encoder_plan(26)
+    plan = EarlyTom().encoder_plan(EncoderShape(depth=26))
     assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == ((6, 14, 20), 20, True)
     assert EarlyTom().llm_plan(28).reduce_before == ()
 
 
 @pytest.mark.parametrize("depth", range(1, 60))
 def test_default_layers_fit_every_encoder(depth) -> None:
-    plan = EarlyTom().encoder_plan(depth)
+    plan = EarlyTom().encoder_plan(EncoderShape(depth=depth))
     assert plan.attention_layer == plan.merge_layers[-1] < depth
 
 
 def test_layers_that_the_encoder_lacks_are_refused() -> None:
-    with pytest.raises(MethodError, match=r"merge_layers \(6, 26\) do not fit a vision encoder of 26 layers.*0 to 25"):
-        EarlyTom(merge_layers=(6, 26)).encoder_plan(26)
-    assert EarlyTom(merge_layers=(6, 25)).encoder_plan(26).attention_layer == 25
+    with pytest.raises(MethodError, match=r"merge_layers 26 does not fit a vision encoder of 26 layers.*0 to 25"):
+        EarlyTom(merge_layers=(6, 26)).encoder_plan(EncoderShape(depth=26))
+    assert EarlyTom(merge_layers=(6, 25)).encoder_plan(EncoderShape(depth=26)).attention_layer == 25
 
 
 def test_without_frame_merging_the_attention_still_comes_from_the_last_merge_layer() -> None:
-    plan = EarlyTom(frame_merging=False, merge_layers=(3, 7)).encoder_plan(26)
+    plan = EarlyTom(frame_merging=False, merge_layers=(3, 7)).encoder_plan(EncoderShape(depth=26))
     assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == ((), 7, True)
 
 
@@ -440,7 +440,7 @@ def test_the_three_variants_differ_on_one_segment() -> None:
 def test_all_dynamic_selection_takes_the_highest_scores_of_every_frame() -> None:
     tokens = pooled_tokens(5, 5, torch.ones(5, 5))
     method = EarlyTom(tau_seg=0.8, decoupled_selection=False)
-    assert not method.encoder_plan(26).frame_similarity
+    assert not method.encoder_plan(EncoderShape(depth=26)).frame_similarity
     decision = method.select_tokens(tokens, 245)
     assert decision.details["dynamic"] == [True] * 5
     expected = select_naively(tokens.attention.tolist(), [49] * 5, [False] * 5)

@@ -17,7 +17,7 @@ from earlytom.models import find_adapter
 from earlytom.models.attention import head_attention
 from earlytom.ops import merge_into_anchors
 from earlytom.ops.anchors import AnchorPlan
-from earlytom.types import EncoderPlan
+from earlytom.types import EncoderPlan, EncoderShape
 from reference.fastvid import cut_naively, exact_plan_naively, fastvid_naively, official_plan_naively
 from reference.scenes import EXTREMES, extreme_features, retentions, scene_clip, scene_clips
 from reference.similarity import cosine_naively
@@ -161,7 +161,7 @@ def test_attention_and_descriptions_are_those_of_the_pooling_head() -> None:
             seen["attention"], seen["descriptions"] = compute()
 
     with torch.no_grad():
-        hidden = find_adapter(model).encode(model, {"pixel_values_videos": clip(4)[None]}, Watching())
+        hidden = find_adapter(model).encode(model, {"pixel_values_videos": clip(4)[None]}, [], [0], Watching())
         normed = tower.post_layernorm(hidden)
         weights, bias = tower.head.attention.in_proj_weight, tower.head.attention.in_proj_bias
         queries, keys, _ = weights.chunk(3)
@@ -202,8 +202,8 @@ def test_what_the_encoder_did_not_give_is_named() -> None:
         FastVID().select_tokens(replace(scene_clip(3), descriptions=None), 5)
     with pytest.raises(MethodError, match="selects tokens by attention"):
         FastVID().select_tokens(replace(scene_clip(3), attention=None), 5)
-    assert FastVID().encoder_plan(26) == EncoderPlan(pooling_head=True)
-    assert FastVID(scores="received").encoder_plan(26) == EncoderPlan(attention_layer=25)
+    assert FastVID().encoder_plan(EncoderShape(depth=26)) == EncoderPlan(pooling_head=True)
+    assert FastVID(scores="received").encoder_plan(EncoderShape(depth=26)) == EncoderPlan(attention_layer=25)
 
 
 @pytest.mark.parametrize(

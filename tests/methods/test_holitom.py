@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import earlytom
 from conftest import batch, clip
 from earlytom import HoliTom, MethodError, Reduction
+from earlytom.types import EncoderShape
 from reference.scenes import EXTREMES, extreme_features, retentions, scene_clip, scene_clips
 from reference.strategies import quick
 from reference.windows import apportion_naively, best_windows_naively, holitom_naively, static_naively
@@ -106,7 +107,7 @@ def test_the_authors_thresholds_are_the_default() -> None:
 
 
 def test_attention_comes_from_the_last_layer_and_is_needed() -> None:
-    plan = HoliTom().encoder_plan(26)
+    plan = HoliTom().encoder_plan(EncoderShape(depth=26))
     assert (plan.attention_layer, plan.merge_layers, plan.keys) == (25, (), False)
     with pytest.raises(MethodError, match="received attention"):
         HoliTom().select_tokens(replace(scene_clip(3), attention=None), 5)

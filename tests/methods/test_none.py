@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from earlytom import MethodError, Reduction, Uncompressed, parse_method
-from earlytom.types import Decision, EncoderPlan, FrameGrid, FrameStates, LanguagePlan, LanguageStates, VisualTokens
+from earlytom.types import (
+    Decision,
+    EncoderPlan,
+    EncoderShape,
+    FrameGrid,
+    FrameStates,
+    LanguagePlan,
+    LanguageStates,
+    VisualTokens,
+)
 
 
 def test_it_keeps_every_token() -> None:
@@ -22,7 +31,7 @@ def test_it_wants_nothing_and_decides_nothing() -> None:
     states = FrameStates(features=torch.randn(3, 4, 5), attention=None, origin=origin)
     grid = FrameGrid(frames=3, rows=2, columns=2)
     tokens = VisualTokens(features=torch.randn(3, 4, 5), attention=None, grid=grid, origin=origin)
-    assert method.encoder_plan(26) == EncoderPlan()
+    assert method.encoder_plan(EncoderShape(depth=26)) == EncoderPlan()
     assert method.llm_plan(28) == LanguagePlan()
     assert method.merge_frames(states, 6, 1) == method.select_tokens(tokens, 12) == Decision()
     states = LanguageStates(features=torch.randn(4, 5), attention=torch.rand(4), entered=4, depth=28)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from earlytom import EarlyTom, MethodError
 from earlytom.methods.presets import PRESETS, find_preset, scale_layers
+from earlytom.types import EncoderShape
 from reference.strategies import quick
 
 # fmt: off
@@ -66,14 +67,14 @@ def test_there_are_no_other_cells() -> None:
 @pytest.mark.parametrize(("name", "retention"), TABLE_8)
 def test_a_preset_sets_layers_and_inner_merging_of_the_method(name, retention) -> None:
     method = EarlyTom(preset=name, retention=retention)
-    assert list(method.encoder_plan(26).merge_layers) == TABLE_8[name, retention][1]
+    assert list(method.encoder_plan(EncoderShape(depth=26)).merge_layers) == TABLE_8[name, retention][1]
     assert method.llm_plan(28).reduce_before == method.llm_plan(24).reduce_before == (18,)
     assert (method.ema, method.max_window, method.inner_ratio) == (0.9, 6, 0.5)
 
 
 def test_knobs_given_by_hand_win_over_the_preset() -> None:
     method = EarlyTom(preset="mvbench", merge_layers=(3, 5), inner_merging=False)
-    assert method.encoder_plan(26).merge_layers == (3, 5)
+    assert method.encoder_plan(EncoderShape(depth=26)).merge_layers == (3, 5)
     assert method.llm_plan(28).reduce_before == ()
 
 
@@ -90,13 +91,13 @@ def test_a_retention_that_the_table_lacks_says_which_it_has() -> None:
 @quick
 @given(layer_triples)
 def test_scaling_to_the_same_depth_changes_nothing(layers) -> None:
-    assert scale_layers(layers, 26) == layers
+    assert scale_layers(layers, EncoderShape(depth=26)) == layers
 
 
 @quick
 @given(layer_triples, st.integers(1, 80))
 def test_scaled_layers_ascend_and_fit_the_encoder(layers, depth) -> None:
-    scaled = scale_layers(layers, depth)
+    scaled = scale_layers(layers, EncoderShape(depth=depth))
     assert list(scaled) == sorted(set(scaled))
     assert 1 <= len(scaled) <= len(layers)
     assert all(0 <= layer < depth for layer in scaled)
@@ -105,16 +106,16 @@ def test_scaled_layers_ascend_and_fit_the_encoder(layers, depth) -> None:
 @quick
 @given(layer_triples, st.integers(8, 80))
 def test_no_layer_is_lost_where_the_encoder_has_room_for_all(layers, depth) -> None:
-    assert len(scale_layers(layers, depth)) == len(layers)
+    assert len(scale_layers(layers, EncoderShape(depth=depth))) == len(layers)
 
 
 @quick
 @given(layer_triples, st.integers(12, 80))
 def test_scaled_layers_lie_within_one_layer_of_26_of_the_same_share_of_the_depth(layers, depth) -> None:
-    for layer, scaled in zip(layers, scale_layers(layers, depth), strict=True):
+    for layer, scaled in zip(layers, scale_layers(layers, EncoderShape(depth=depth)), strict=True):
         assert abs(scaled - layer * depth / 26) <= depth / 26 + 0.5
 
 
 def test_layers_for_qwen2_5_vl_are_those_of_the_specification() -> None:
     """methods.md 2.9: the same relative depth as [10, 21, 23] of 26 is [12, 26, 28] of 32."""
-    assert scale_layers((10, 21, 23), 32) == (12, 26, 28)
+    assert scale_layers((10, 21, 23), EncoderShape(depth=32)) == (12, 26, 28)

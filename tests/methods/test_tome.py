@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from earlytom import MethodError, Reduction, parse_method
 from earlytom.methods.tome import ToMe
-from earlytom.types import EncoderPlan, FrameGrid, TokenStates, VisualTokens
+from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, TokenStates, VisualTokens
 from reference.strategies import quick
 from reference.tome import match_naively, merge_down_naively, schedule_naively
 
@@ -48,12 +48,14 @@ def test_every_frame_keeps_a_token() -> None:
 
 
 def test_plans() -> None:
-    assert ToMe().encoder_plan(26) == EncoderPlan(token_layers=tuple(range(26)), proportional_attention=True)
-    assert ToMe(proportional_attention=False, unmerge=False).encoder_plan(2) == EncoderPlan(
+    assert ToMe().encoder_plan(EncoderShape(depth=26)) == EncoderPlan(
+        token_layers=tuple(range(26)), proportional_attention=True
+    )
+    assert ToMe(proportional_attention=False, unmerge=False).encoder_plan(EncoderShape(depth=2)) == EncoderPlan(
         token_layers=(0, 1), unmerge=False
     )
     for unmerge in (True, False):
-        assert ToMe(retention=1.0, unmerge=unmerge).encoder_plan(26) == EncoderPlan()
+        assert ToMe(retention=1.0, unmerge=unmerge).encoder_plan(EncoderShape(depth=26)) == EncoderPlan()
         assert ToMe(retention=1.0, unmerge=unmerge).budget(PAPER) == 6272
 
 

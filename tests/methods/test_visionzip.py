@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import MethodError, VisionZip
+from earlytom.types import EncoderShape
 from reference.spacing import shares_naively
 from reference.strategies import quick
 from reference.token_clips import decide, shares, token_clips, visual_tokens
@@ -103,11 +104,11 @@ def test_knobs_out_of_range_are_refused(knobs, message) -> None:
 
 
 def test_the_last_layer_decides_and_layers_that_are_not_there_are_refused() -> None:
-    plan = VisionZip().encoder_plan(26)
+    plan = VisionZip().encoder_plan(EncoderShape(depth=26))
     assert (plan.attention_layer, plan.keys, plan.merge_layers) == (25, True, ())
-    assert VisionZip(attention_layer=22).encoder_plan(26).attention_layer == 22
+    assert VisionZip(attention_layer=22).encoder_plan(EncoderShape(depth=26)).attention_layer == 22
     with pytest.raises(MethodError, match="attention_layer 26 does not fit a vision encoder of 26 layers"):
-        VisionZip(attention_layer=26).encoder_plan(26)
+        VisionZip(attention_layer=26).encoder_plan(EncoderShape(depth=26))
 
 
 @pytest.mark.parametrize(

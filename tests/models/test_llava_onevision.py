@@ -8,7 +8,16 @@ import torch
 import earlytom
 from conftest import clip, tiny_model
 from earlytom.models import FAMILIES, find_adapter, load_adapter
-from earlytom.types import EncoderPlan
+from earlytom.types import EncoderPlan, FrameGrid
+
+GRID = FrameGrid(frames=6, rows=4, columns=4)
+
+
+def encode(model, pixels, visitor):
+    """Encode the clips of [V, T, 3, H, W] pixels."""
+    adapter = find_adapter(model)
+    grids = [FrameGrid(frames=pixels.shape[1], rows=4, columns=4)] * len(pixels)
+    return adapter.encode(model, {"pixel_values_videos": pixels}, grids, range(len(pixels)), visitor)
 
 
 class Watching:
@@ -32,8 +41,8 @@ def test_own_loop_is_bit_identical_to_stock(attention) -> None:
     pixels = clip(6, 0)[None]
     visitor = Watching(EncoderPlan())
     with torch.no_grad():
-        hidden = adapter.encode(model, {"pixel_values_videos": pixels}, visitor)
-        tokens = adapter.project(model, hidden)
+        hidden = encode(model, pixels, visitor)
+        tokens = adapter.project(model, hidden, GRID)
         stock = model.model.get_video_features(pixels).pooler_output
     assert torch.equal(tokens.flatten(0, 1), stock.view(-1, stock.shape[-1])[: 6 * 16])
     assert visitor.layers == list(range(8))
@@ -52,12 +61,12 @@ class Unmerging(Watching):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_layers_run_in_their_parts_are_bit_identical_to_stock(attention) -> None:
     model = tiny_model(attention)
-    adapter, pixels = find_adapter(model), clip(6, 0)[None]
+    pixels = clip(6, 0)[None]
     visitor = Unmerging(EncoderPlan(token_layers=tuple(range(8)), proportional_attention=True, attention_layer=5))
     plain = Watching(EncoderPlan(attention_layer=5))
     with torch.no_grad():
-        hidden = adapter.encode(model, {"pixel_values_videos": pixels}, visitor)
-        assert torch.equal(hidden, adapter.encode(model, {"pixel_values_videos": pixels}, plain))
+        hidden = encode(model, pixels, visitor)
+        assert torch.equal(hidden, encode(model, pixels, plain))
     assert torch.equal(visitor.attention, plain.attention)
     middles = [entry for entry in visitor.layers if isinstance(entry, tuple)]
     assert middles == [(layer, (6, 64, 32), (6, 64, 8), torch.float32) for layer in range(8)]
@@ -68,7 +77,7 @@ def test_received_attention_equals_the_maps_of_eager_attention() -> None:
     pixels, layer = clip(6, 0)[None], 5
     visitor = Watching(EncoderPlan(attention_layer=layer))
     with torch.no_grad():
-        find_adapter(model).encode(model, {"pixel_values_videos": pixels}, visitor)
+        encode(model, pixels, visitor)
         maps = model.model.vision_tower(pixels[0], output_attentions=True).attentions[layer]
     torch.testing.assert_close(visitor.attention, maps.mean(dim=(1, 2)), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(visitor.attention.sum(1), torch.ones(6))
@@ -79,7 +88,7 @@ def test_attention_is_resized_as_features_are() -> None:
     model = tiny_model()
     scores = torch.rand(3, 64)
     pooled = model.model.apply_pooling(scores[..., None].expand(-1, -1, 5).contiguous())
-    torch.testing.assert_close(find_adapter(model).pool_attention(model, scores), pooled[..., 0])
+    torch.testing.assert_close(find_adapter(model).pool_attention(model, scores, GRID), pooled[..., 0])
 
 
 def test_hooks_of_others_fire_on_every_block(model) -> None:
@@ -90,7 +99,7 @@ def test_hooks_of_others_fire_on_every_block(model) -> None:
     ]
     try:
         with torch.no_grad():
-            find_adapter(model).encode(model, {"pixel_values_videos": clip(6, 0)[None]}, Watching(EncoderPlan()))
+            encode(model, clip(6, 0)[None], Watching(EncoderPlan()))
     finally:
         for handle in handles:
             handle.remove()
@@ -104,10 +113,10 @@ def test_earlier_feature_layer_skips_the_layers_behind_it() -> None:
     visitor = Watching(EncoderPlan())
     pixels = clip(6, 0)[None]
     with torch.no_grad():
-        tokens = adapter.project(model, adapter.encode(model, {"pixel_values_videos": pixels}, visitor))
+        tokens = adapter.project(model, encode(model, pixels, visitor), GRID)
         stock = model.model.get_video_features(pixels).pooler_output
     assert visitor.layers == list(range(6))
-    assert adapter.encoder_depth(model) == 6
+    assert adapter.encoder(model).depth == 6
     assert torch.equal(tokens.flatten(0, 1), stock.view(-1, stock.shape[-1])[: 6 * 16])
 
 
@@ -151,14 +160,18 @@ def test_inner_layer_that_the_language_model_lacks_is_refused(model) -> None:
 def test_every_listed_family_loads(name) -> None:
     import transformers
 
+    from earlytom.models import llava_video_model
     from earlytom.models.base import ModelAdapter
 
     adapter = load_adapter(name)
     wanted = [method for method in vars(ModelAdapter) if not method.startswith("_")]
     assert wanted
     assert all(callable(getattr(adapter, method)) for method in wanted)
+    assert isinstance(adapter.clip_arguments, tuple)
+    assert isinstance(adapter.sequential_positions, bool)
     for known in FAMILIES[name].classes:
-        assert getattr(transformers, known).config_class.model_type == name
+        module = transformers if hasattr(transformers, known) else llava_video_model
+        assert getattr(module, known).config_class.model_type == name
 
 
 def test_token_counts_at_true_size() -> None:
@@ -187,7 +200,7 @@ def test_token_counts_at_true_size() -> None:
     (grid,) = find_adapter(model).grids(model, {"pixel_values_videos": pixels}, prompt)
     assert grid.tokens == 6272
     assert earlytom.EarlyTom(retention=0.1).budget(grid) == 627
-    assert earlytom.EarlyTom(retention=0.1).encoder_plan(find_adapter(model).encoder_depth(model)).merge_layers == (
+    assert earlytom.EarlyTom(retention=0.1).encoder_plan(find_adapter(model).encoder(model)).merge_layers == (
         6,
         14,
         20,

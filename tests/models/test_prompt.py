@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earlytom.errors import CompressionError
-from earlytom.models.prompt import check_placeholders, shorten_prompt
+from earlytom.models.prompt import check_placeholders, keep_first, shorten_prompt
 
 
 @st.composite
@@ -45,7 +45,7 @@ def test_shortened_rows_equal_a_naive_walk(rows, pad_right) -> None:
     is_video = torch.tensor([[False] * (length - len(row)) + row for row in cells])
     before = [size for row in rows for _, size, _ in row]
     after = [kept for row in rows for _, _, kept in row]
-    short = shorten_prompt(is_video, before, after, pad_right=pad_right)
+    short = shorten_prompt(keep_first(is_video, before, after), is_video, pad_right=pad_right)
     expected = naive(rows, length)
     for number, positions in enumerate(expected):
         real = short.index[number][~short.filler[number]].tolist()
@@ -63,7 +63,7 @@ def test_shortened_rows_equal_a_naive_walk(rows, pad_right) -> None:
 
 def test_take_fills_the_gaps() -> None:
     is_video = torch.tensor([[False, True, True], [False, False, False]])
-    short = shorten_prompt(is_video, [2], [1], pad_right=False)
+    short = shorten_prompt(keep_first(is_video, [2], [1]), is_video, pad_right=False)
     assert short.take(torch.tensor([[5, 6, 7], [1, 2, 3]]), -1).tolist() == [[-1, 5, 6], [1, 2, 3]]
 
 

@@ -49,7 +49,7 @@ def disagreements(
     kept, traces = encode_videos(
         find_adapter(model), model, inputs, [grid], official(settings), Stopwatch(pixels.device)
     )
-    ours = torch.cat([kept[0], model.model.image_newline[None]])
+    ours = torch.cat([kept[0].features, model.model.image_newline[None]])
     found = []
     frames = tuple(merge.frames_after for merge in traces[0].merges)
     if frames != reference.frames_after:

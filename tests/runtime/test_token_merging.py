@@ -166,7 +166,7 @@ class Scores(Method):
     name, stages = "scores", ("tokens",)
     seen: list = []  # noqa: RUF012
 
-    def encoder_plan(self, depth):
+    def encoder_plan(self, encoder):
         return EncoderPlan(attention_layer=4, keys=True)
 
     def select_tokens(self, tokens, budget):

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from earlytom.errors import MethodError
-from earlytom.types import Decision, EncoderPlan, LanguagePlan, Resource, Stage
+from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage
 
 if TYPE_CHECKING:
     from earlytom.reduction import Reduction
     from earlytom.types import FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
 
-__all__ = ["Method", "check_choice", "check_count", "check_range", "check_switches"]
+__all__ = ["Method", "check_choice", "check_count", "check_layer", "check_range", "check_switches"]
 
 
 def check_range(name: str, value: object, low: float, high: float, *, low_open: bool = False) -> None:
@@ -39,6 +39,15 @@ def check_switches(method: object, *names: str, optional: tuple[str, ...] = ()) 
         value = getattr(method, name)
         if not isinstance(value, bool) and not (value is None and name in optional):
             raise MethodError(f"{name} must be True or False{' or None' if name in optional else ''}, got {value!r}")
+
+
+def check_layer(name: str, layer: int, encoder: EncoderShape) -> None:
+    """Raise `MethodError` unless the vision encoder has the layer."""
+    if layer >= encoder.depth:
+        raise MethodError(
+            f"{name} {layer} does not fit a vision encoder of {encoder.depth} layers: allowed are 0 to "
+            f"{encoder.depth - 1}"
+        )
 
 
 def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -98,8 +107,8 @@ class Method:
 
         return grid.tokens if self.steps_aside(grid) else token_budget(self.retention, grid.tokens)
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
-        """What is wanted from a vision encoder of ``depth`` layers. Raises `MethodError` for layers it lacks."""
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
+        """What is wanted from a vision encoder. Raises `MethodError` for layers it lacks."""
         return EncoderPlan()
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method
-from earlytom.types import Decision, EncoderPlan, LanguagePlan, Stage
+from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Stage
 
 if TYPE_CHECKING:
     from earlytom.reduction import Reduction
@@ -181,14 +181,14 @@ class Composition(Method):
     def budget(self, grid: FrameGrid) -> int:
         return self._selecting.budget(grid)
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
-        merging = EncoderPlan() if self.encoder is None else self.encoder.encoder_plan(depth)
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
+        merging = EncoderPlan() if self.encoder is None else self.encoder.encoder_plan(encoder)
         if self.tokens is None:
             return merging
         if merging.token_layers and not merging.unmerge and self.encoder is not self.tokens:
             raise MethodError(f"{self.name}: merged tokens that leave the encoder unpooled cannot be selected from")
         asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
-        return replace(self.tokens.encoder_plan(depth), **asked)
+        return replace(self.tokens.encoder_plan(encoder), **asked)
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
         if self.encoder is None:

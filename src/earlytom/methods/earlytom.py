@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from earlytom.errors import MethodError
-from earlytom.methods.base import Method, check_choice, check_count, check_range, check_switches
+from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
 from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
 from earlytom.methods.presets import Preset, find_preset, scale_layers
-from earlytom.types import Decision, EncoderPlan, LanguagePlan, Resource, Stage, Variant
+from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage, Variant
 
 if TYPE_CHECKING:
     from earlytom.ops import Segment
@@ -44,7 +44,8 @@ class EarlyTom(Method):
         tau_seg: similarity below which a new segment of frames starts, in [-1, 1]; ``None``: the preset's, or else
             chosen from the clip's own similarities at each merge layer (`earlytom.ops.adaptive_threshold`).
         merge_layers: 0-based encoder layers after which frames merge; ``None``: the preset's, or else the shares
-            6/26, 14/26 and 20/26 of the depth at hand. Attention is taken at the last of them.
+            6/26, 14/26 and 20/26 of the depth at hand (in an encoder with attention windows the nearest layers that
+            see the whole frame). Attention is taken at the last of them.
         ema: weight of the newest similarity in the segmentation, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
@@ -117,15 +118,12 @@ class EarlyTom(Method):
             return f"{grid.tokens} visual tokens are too few to be worth compressing"
         return None
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         layers = self.merge_layers
         if layers is None:
             preset = self._preset()
-            layers = scale_layers(preset.merge_layers if preset else _DEFAULT_LAYERS, depth)
-        if layers[-1] >= depth:
-            raise MethodError(
-                f"merge_layers {layers} do not fit a vision encoder of {depth} layers: allowed are 0 to {depth - 1}"
-            )
+            layers = scale_layers(preset.merge_layers if preset else _DEFAULT_LAYERS, encoder)
+        check_layer("merge_layers", layers[-1], encoder)
         merging = layers if self.frame_merging else ()
         return EncoderPlan(merge_layers=merging, attention_layer=layers[-1], frame_similarity=self.decoupled_selection)
 

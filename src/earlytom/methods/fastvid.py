@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_range
-from earlytom.types import Decision, EncoderPlan, Resource, Stage
+from earlytom.types import Decision, EncoderPlan, EncoderShape, Resource, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +93,10 @@ class FastVID(Method):
     def exact_budget(self) -> bool:
         return self.compat == "default"
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         if self.scores == "pooling_head":
             return EncoderPlan(pooling_head=True)
-        return EncoderPlan(attention_layer=depth - 1)
+        return EncoderPlan(attention_layer=encoder.last_global_layer)
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         from earlytom.ops import cut_at_changes, merge_into_anchors, paired_cosines

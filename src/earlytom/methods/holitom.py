@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_range
-from earlytom.types import Decision, EncoderPlan, Resource, Stage
+from earlytom.types import Decision, EncoderPlan, EncoderShape, Resource, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +82,8 @@ class HoliTom(Method):
     def exact_budget(self) -> bool:
         return False
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
-        return EncoderPlan(attention_layer=depth - 1)
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
+        return EncoderPlan(attention_layer=encoder.last_global_layer)
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         from earlytom.ops import (

@@ -11,8 +11,12 @@ also set ``max_window = 6``, which the paper does not mention.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from earlytom.errors import MethodError
+
+if TYPE_CHECKING:
+    from earlytom.types import EncoderShape
 
 __all__ = ["PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "scale_layers"]
 
@@ -67,20 +71,27 @@ def find_preset(name: str, retention: float) -> Preset:
     return rows[retention]
 
 
-def scale_layers(layers: tuple[int, ...], depth: int, reference_depth: int = REFERENCE_DEPTH) -> tuple[int, ...]:
-    """Carry merge layers over to an encoder of another depth, as shares of the depth (6/26, 14/26 and so on).
+def scale_layers(layers: tuple[int, ...], encoder: EncoderShape) -> tuple[int, ...]:
+    """Carry merge layers over to another encoder, as shares of the depth (6/26, 14/26 and so on).
 
-    Layers that would coincide are moved apart; fewer are returned when the encoder is too shallow for all.
+    Where attention is mostly windowed, each moves to the nearest layer that sees the whole frame (of two, the earlier
+    one), since the last of them ranks tokens. Layers that would coincide are moved apart; fewer are returned when the
+    encoder is too shallow for all.
     """
-    if depth == reference_depth:
-        return layers
+    if encoder.global_layers is None:
+        allowed = list(range(encoder.depth))
+        if encoder.depth == REFERENCE_DEPTH:
+            return layers
+    else:
+        allowed = list(encoder.global_layers)
     scaled: list[int] = []
     for layer in layers:
-        index = round(layer * depth / reference_depth)
-        scaled.append(max(index, scaled[-1] + 1) if scaled else index)
+        share = round(layer * encoder.depth / REFERENCE_DEPTH)
+        place = min(range(len(allowed)), key=lambda number: abs(allowed[number] - share))
+        scaled.append(max(place, scaled[-1] + 1) if scaled else place)
     # From the end: what was moved past the last layer pushes the others back.
-    highest = depth - 1
-    for place in reversed(range(len(scaled))):
-        scaled[place] = min(scaled[place], highest)
-        highest = scaled[place] - 1
-    return tuple(index for index in scaled if index >= 0)
+    highest = len(allowed) - 1
+    for number in reversed(range(len(scaled))):
+        scaled[number] = min(scaled[number], highest)
+        highest = scaled[number] - 1
+    return tuple(allowed[place] for place in scaled if place >= 0)

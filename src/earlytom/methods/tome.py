@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_range, check_switches
-from earlytom.types import Decision, EncoderPlan, Resource, Stage
+from earlytom.types import Decision, EncoderPlan, EncoderShape, Resource, Stage
 
 if TYPE_CHECKING:
     from earlytom.reduction import Reduction
@@ -80,11 +80,11 @@ class ToMe(Method):
             return max(grid.frames, super().budget(grid))
         return grid.frames * self._share(grid.tokens_per_frame)
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         if self.retention == 1.0:
             return EncoderPlan()
         return EncoderPlan(
-            token_layers=tuple(range(depth)),
+            token_layers=tuple(range(encoder.depth)),
             proportional_attention=self.proportional_attention,
             unmerge=self.unmerge,
         )

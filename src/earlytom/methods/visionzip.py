@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from earlytom.errors import MethodError
-from earlytom.methods.base import Method, check_choice, check_count, check_range
-from earlytom.types import Decision, EncoderPlan, Resource, Stage
+from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range
+from earlytom.types import Decision, EncoderPlan, EncoderShape, Resource, Stage
 
 if TYPE_CHECKING:
     from earlytom.types import VisualTokens
@@ -67,12 +67,9 @@ class VisionZip(Method):
     def exact_budget(self) -> bool:
         return self.compat != "official"
 
-    def encoder_plan(self, depth: int) -> EncoderPlan:
-        layer = depth - 1 if self.attention_layer is None else self.attention_layer
-        if layer >= depth:
-            raise MethodError(
-                f"attention_layer {layer} does not fit a vision encoder of {depth} layers: allowed are 0 to {depth - 1}"
-            )
+    def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
+        layer = encoder.last_global_layer if self.attention_layer is None else self.attention_layer
+        check_layer("attention_layer", layer, encoder)
         return EncoderPlan(attention_layer=layer, keys=True)
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:

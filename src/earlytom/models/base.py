@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from earlytom.models.prompt import HostPrompt
-    from earlytom.types import EncoderPlan, FrameGrid, PrefillInputs
+    from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["FrameVisitor", "ModelAdapter"]
 
@@ -60,13 +60,22 @@ class FrameVisitor(Protocol):
 
 
 class ModelAdapter(Protocol):
-    """One model family. Every method gets the stock model; nothing is stored on it."""
+    """One model family. Every method gets the stock model; nothing is stored on it.
+
+    Attributes:
+        clip_arguments: the tensors of a call whose first dimension is the clip.
+        sequential_positions: whether a token's position is its number in the sequence, so that tokens that are left
+            inside the language model can be renumbered.
+    """
+
+    clip_arguments: tuple[str, ...]
+    sequential_positions: bool
 
     def check(self, model: nn.Module) -> None:
         """Raise `earlytom.ModelError` when this model of the family cannot be compressed, saying why."""
 
-    def encoder_depth(self, model: nn.Module) -> int:
-        """Vision encoder layers that run for the features in use."""
+    def encoder(self, model: nn.Module) -> EncoderShape:
+        """The vision encoder as methods may know it; ``depth`` counts the layers that run for the features in use."""
 
     def prompt(self, model: nn.Module, inputs: Mapping[str, Any]) -> HostPrompt | None:
         """The prompt of a call that is to be compressed, on the host; ``None`` when there is no video in it.
@@ -82,17 +91,36 @@ class ModelAdapter(Protocol):
             CompressionError: the prompt's placeholders do not match its videos.
         """
 
-    def encode(self, model: nn.Module, inputs: Mapping[str, Any], visitor: FrameVisitor) -> Tensor:
-        """Run the tower's own blocks on the frames of all clips; [F, L, D] of the frames that are left."""
+    def encode(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        grids: Sequence[FrameGrid],
+        clips: Sequence[int],
+        visitor: FrameVisitor,
+    ) -> Tensor:
+        """Run the tower's own blocks on the frames of some clips; [F, L, D] of the frames that are left.
 
-    def project(self, model: nn.Module, hidden: Tensor) -> Tensor:
-        """Projector and pooling, as stock: [F, L, D] -> [F, P, C]."""
+        Args:
+            model: the model.
+            inputs: of the call.
+            grids: all uncompressed clips of the call.
+            clips: the numbers of those to encode, ascending; their frames have one size.
+            visitor: who merges; it sees the tokens of all frames in one and the same order, whichever it is.
+        """
+
+    def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
+        """Projector and pooling, as stock: what `encode` gave, [F, L, D], to [F, P, C] in raster order.
+
+        Where the language model gets features of earlier layers besides, these follow behind on the last dimension
+        (``EncoderShape.feature_sets``): every selection and merge acts on all alike, methods see the final ones only.
+        """
 
     def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
         """The projector alone, for merged tokens that are no grid any more: [F, K, D] -> [F, K, C]."""
 
-    def pool_attention(self, model: nn.Module, attention: Tensor) -> Tensor:
-        """Resize [F, L] attention in the same way as features are pooled: [F, P]."""
+    def pool_attention(self, model: nn.Module, attention: Tensor, grid: FrameGrid) -> Tensor:
+        """Resize [F, L] attention in the same way as features are pooled: [F, P] in raster order."""
 
     def assemble(
         self,
@@ -100,12 +128,15 @@ class ModelAdapter(Protocol):
         inputs: Mapping[str, Any],
         prompt: HostPrompt,
         grids: Sequence[FrameGrid],
-        kept: Sequence[Tensor],
+        kept: Sequence[KeptTokens],
     ) -> PrefillInputs:
-        """Put the kept [K, C] tokens of each clip into the prompt; ``grids`` are the uncompressed clips."""
+        """Put the kept tokens of each clip into the prompt; ``grids`` are the uncompressed clips."""
 
     def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
         """The language model's layers."""
+
+    def earliest_reduction(self, model: nn.Module) -> int:
+        """The first layer of the language model before which tokens may be reduced."""
 
     def query_and_keys(
         self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor

@@ -25,9 +25,9 @@ from earlytom.models.attention import (
 )
 from earlytom.models.base import FrameVisitor
 from earlytom.models.merging_layer import check_token_merging, run_merging_layer
-from earlytom.models.prompt import HostPrompt, check_placeholders, shorten_prompt
+from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
 from earlytom.ops import pool_bilinear
-from earlytom.types import FrameGrid, PrefillInputs
+from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["LlavaOnevisionAdapter"]
 
@@ -50,6 +50,9 @@ _OVERRIDES = ("vision_feature_layer", "vision_feature_select_strategy", "vision_
 class LlavaOnevisionAdapter:
     """Implements `earlytom.models.base.ModelAdapter`."""
 
+    clip_arguments = ("pixel_values_videos",)
+    sequential_positions = True
+
     def check(self, model: nn.Module) -> None:
         config = cast(Any, model).config
         tower = config.vision_config.model_type
@@ -61,8 +64,8 @@ class LlavaOnevisionAdapter:
                 f"vision_feature_select_strategy must be 'full' (SigLIP has no CLS token), got {strategy!r}"
             )
 
-    def encoder_depth(self, model: nn.Module) -> int:
-        return max(self._feature_layers(model))
+    def encoder(self, model: nn.Module) -> EncoderShape:
+        return EncoderShape(depth=max(self._feature_layers(model)))
 
     def prompt(self, model: nn.Module, inputs: Mapping[str, Any]) -> HostPrompt | None:
         ids, pixels = inputs.get("input_ids"), inputs.get("pixel_values_videos")
@@ -96,7 +99,15 @@ class LlavaOnevisionAdapter:
         check_placeholders(is_video, sum(grid.tokens + 1 for grid in grids), len(grids))
         return grids
 
-    def encode(self, model: nn.Module, inputs: Mapping[str, Any], visitor: FrameVisitor) -> Tensor:
+    def encode(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        grids: Sequence[FrameGrid],
+        clips: Sequence[int],
+        visitor: FrameVisitor,
+    ) -> Tensor:
+        # All frames have one size here, so that ``clips`` are all the clips there are.
         inner = cast(Any, model).model
         wanted, collected = self._feature_layers(model), {}
         check_token_merging(visitor.plan, inner.vision_tower.config._attn_implementation)
@@ -128,14 +139,14 @@ class LlavaOnevisionAdapter:
         collected[max(wanted)] = hidden
         return hidden if len(wanted) == 1 else torch.cat([collected[index] for index in wanted], dim=-1)
 
-    def project(self, model: nn.Module, hidden: Tensor) -> Tensor:
+    def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
         inner = cast(Any, model).model
         return cast(Tensor, inner.apply_pooling(inner.multi_modal_projector(hidden)))
 
     def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
         return cast(Tensor, cast(Any, model).model.multi_modal_projector(hidden))
 
-    def pool_attention(self, model: nn.Module, attention: Tensor) -> Tensor:
+    def pool_attention(self, model: nn.Module, attention: Tensor, grid: FrameGrid) -> Tensor:
         side = self._side(model)
         return pool_bilinear(attention, side=side, pooled=(math.ceil(side / 2), math.ceil(side / 2)))
 
@@ -145,21 +156,19 @@ class LlavaOnevisionAdapter:
         inputs: Mapping[str, Any],
         prompt: HostPrompt,
         grids: Sequence[FrameGrid],
-        kept: Sequence[Tensor],
+        kept: Sequence[KeptTokens],
     ) -> PrefillInputs:
         config = cast(Any, model).config
-        short = shorten_prompt(
-            prompt.ids == config.video_token_id,
-            [grid.tokens + 1 for grid in grids],
-            [tokens.shape[0] + 1 for tokens in kept],
-            pad_right=prompt.right_padded,
-        )
+        is_video = prompt.ids == config.video_token_id
+        after = [tokens.features.shape[0] + 1 for tokens in kept]
+        keep = keep_first(is_video, [grid.tokens + 1 for grid in grids], after)
+        short = shorten_prompt(keep, is_video, pad_right=prompt.right_padded)
         device = inputs["input_ids"].device
         short_ids = short.take(prompt.ids, 0).to(device, non_blocking=True)
         embeds = cast(Any, model).get_input_embeddings()(short_ids)
         embeds = self._with_images(model, inputs, short_ids, embeds)
-        is_video = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
-        embeds = embeds.masked_scatter(is_video, self._with_newlines(model, kept).to(embeds))
+        places = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
+        embeds = embeds.masked_scatter(places, self._with_newlines(model, kept).to(embeds))
         arguments = {key: value for key, value in inputs.items() if key not in _CONSUMED}
         mask = short.take(prompt.mask, 0).to(device, non_blocking=True)
         arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
@@ -169,6 +178,9 @@ class LlavaOnevisionAdapter:
 
     def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
         return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
+
+    def earliest_reduction(self, model: nn.Module) -> int:
+        return 1
 
     def query_and_keys(
         self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
@@ -213,9 +225,9 @@ class LlavaOnevisionAdapter:
             raise CompressionError(f"video frames must be {image_size} x {image_size} pixels, got {shape[-2:]}")
 
     @staticmethod
-    def _with_newlines(model: nn.Module, kept: Sequence[Tensor]) -> Tensor:
+    def _with_newlines(model: nn.Module, kept: Sequence[KeptTokens]) -> Tensor:
         newline = cast(Any, model).model.image_newline
-        return torch.cat([torch.cat((tokens, newline[None].to(tokens))) for tokens in kept])
+        return torch.cat([torch.cat((tokens.features, newline[None].to(tokens.features))) for tokens in kept])
 
     @staticmethod
     def _with_images(model: nn.Module, inputs: Mapping[str, Any], short_ids: Tensor, embeds: Tensor) -> Tensor:

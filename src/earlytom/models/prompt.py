@@ -10,7 +10,7 @@ from torch import Tensor
 
 from earlytom.errors import CompressionError
 
-__all__ = ["HostPrompt", "ShortPrompt", "check_placeholders", "shorten_prompt"]
+__all__ = ["HostPrompt", "ShortPrompt", "check_placeholders", "keep_first", "shorten_prompt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +66,32 @@ def check_placeholders(is_video: Tensor, expected: int, clips: int) -> None:
         )
 
 
-def shorten_prompt(is_video: Tensor, before: Sequence[int], after: Sequence[int], *, pad_right: bool) -> ShortPrompt:
+def keep_first(is_video: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
     """Keep the first ``after[v]`` of the ``before[v]`` placeholders of every clip, and everything else.
 
     Args:
         is_video: [B, S] bool on the host; clips lie behind one another in row-major order.
         before: placeholders of each clip.
         after: placeholders that stay.
-        pad_right: pad samples that became shorter than others on the right instead of the left.
+
+    Returns:
+        [B, S] bool.
     """
     positions = is_video.flatten().nonzero().flatten()
     keep = torch.ones(is_video.numel(), dtype=torch.bool)
     for clip, left in zip(positions.split(list(before)), after, strict=True):
         keep[clip[left:]] = False
-    keep = keep.view_as(is_video)
+    return keep.view_as(is_video)
+
+
+def shorten_prompt(keep: Tensor, is_video: Tensor, *, pad_right: bool) -> ShortPrompt:
+    """Leave out positions of a batch of prompts.
+
+    Args:
+        keep: [B, S] bool on the host, what stays.
+        is_video: [B, S] bool on the host, the placeholders of videos.
+        pad_right: pad samples that became shorter than others on the right instead of the left.
+    """
     rows = [row.nonzero().flatten() for row in keep]
     length = max(len(row) for row in rows)
     index = torch.zeros(len(rows), length, dtype=torch.int64)

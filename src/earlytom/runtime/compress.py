@@ -16,11 +16,11 @@ from torch import nn
 from earlytom.errors import CompressionError, MethodError, ModelError
 from earlytom.methods import make_method
 from earlytom.models import find_adapter
-from earlytom.runtime.encode import encode_videos
+from earlytom.runtime.encode import encode_videos, plan_encoder
 from earlytom.runtime.generation import check_generation, named_arguments, with_mask, with_new_token_limits
-from earlytom.runtime.inner import reduce_in_language_model
+from earlytom.runtime.inner import language_model_stages, plan_language_model
 from earlytom.trace import CallTrace, Stopwatch, Trace, VideoTrace
-from earlytom.types import FrameGrid, PrefillInputs
+from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
@@ -49,7 +49,7 @@ def prepare(model: nn.Module, inputs: Mapping[str, Any], method: Method | str) -
         CompressionError: prompt and videos do not match.
     """
     method, adapter = make_method(method), find_adapter(model)
-    plan = method.llm_plan(len(adapter.decoder_layers(model)))
+    plan = plan_language_model(adapter, model, method)
     if plan.reduce_before:
         raise MethodError(
             f"method {method.name!r} acts inside the language model (before layer {plan.reduce_before[0]}), which "
@@ -61,7 +61,13 @@ def prepare(model: nn.Module, inputs: Mapping[str, Any], method: Method | str) -
         return PrefillInputs(arguments=dict(inputs), visual_positions=(), dropped=())
     call = CallTrace(stopwatch=Stopwatch(next(model.parameters()).device))
     with torch.no_grad():
-        return _prepare(adapter, model, masked, prompt, method, call)
+        prepared = _prepare(adapter, model, masked, prompt, method, call)
+    if prepared.language_arguments:
+        raise ModelError(
+            f"the language model of {type(model).__name__} gets more than embeddings "
+            f"({', '.join(prepared.language_arguments)}), which prepare() cannot hand over; use earlytom.compress"
+        )
+    return prepared
 
 
 @contextmanager
@@ -88,8 +94,8 @@ def compress(model: nn.Module, method: Method | str) -> Iterator[Trace]:
         CompressionError: (from the calls inside) compression could not run as promised.
     """
     method, adapter = make_method(method), find_adapter(model)
-    method.encoder_plan(adapter.encoder_depth(model))
-    method.llm_plan(len(adapter.decoder_layers(model)))
+    plan_encoder(adapter, model, method)
+    plan_language_model(adapter, model, method)
     trace = Trace(method=method.describe())
     with _shadowed(model, _Compressor(adapter, model, method, trace)):
         yield trace
@@ -107,7 +113,8 @@ def _shadowed(model: nn.Module, compressor: _Compressor) -> Iterator[None]:
                 "this model is already inside an earlytom.compress block; leave it before entering another one"
             )
         inner = getattr(model, str(getattr(model, "base_model_prefix", "")))
-        guard = inner.register_forward_pre_hook(_refuse_pixels, with_kwargs=True)
+        # A function, since copying a model would copy a method's object first, before _Call can say why it must not.
+        guard = inner.register_forward_pre_hook(lambda *call: compressor.refuse_pixels(*call), with_kwargs=True)
         model.__dict__.update(compressor.calls)
     try:
         yield
@@ -118,15 +125,6 @@ def _shadowed(model: nn.Module, compressor: _Compressor) -> Iterator[None]:
             if model.__dict__.get(name) is call:
                 del model.__dict__[name]
                 model.__dict__.update({name: previous[name]} if name in previous else {})
-
-
-def _refuse_pixels(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Inside a block no video may reach the inner model: what is compressed gets there as embeddings."""
-    if kwargs.get("pixel_values_videos") is not None:
-        raise CompressionError(
-            f"{type(module).__name__} was called with a video inside a compress block, which would not be compressed; "
-            "call the whole model or its generate()"
-        )
 
 
 class _Call:
@@ -146,6 +144,27 @@ class _Call:
         raise ModelError("a model cannot be pickled inside an earlytom.compress block; save it before")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shortened:
+    """A prompt of ``length`` tokens that was shortened to ``mask``; see `PrefillInputs.next_position`."""
+
+    length: int
+    mask: torch.Tensor
+    next_position: torch.Tensor | None
+
+    def arguments(self, given: Mapping[str, Any], cached: int) -> dict[str, Any]:
+        """What replaces the arguments of a step behind this prompt, when ``cached`` tokens are in the cache."""
+        changed: dict[str, Any] = {}
+        if given.get("attention_mask") is not None:
+            newer = given["attention_mask"][:, self.length :].to(self.mask)
+            changed["attention_mask"] = torch.cat([self.mask, newer], dim=1)
+        if self.next_position is not None and given.get("position_ids") is None:
+            new = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+            steps = torch.arange(new.shape[1], device=self.next_position.device) + cached - self.mask.shape[1]
+            changed["position_ids"] = (self.next_position + steps).expand(3, -1, -1)
+        return changed
+
+
 class _Serving(threading.local):
     """The call that this thread is being served; the model's calls to itself are stock then."""
 
@@ -157,10 +176,10 @@ class _Compressor:
 
     def __init__(self, adapter: ModelAdapter, model: nn.Module, method: Method, trace: Trace) -> None:
         self._adapter, self._model, self._method, self._trace = adapter, model, method, trace
-        self._reduces_in_llm = bool(method.llm_plan(len(adapter.decoder_layers(model))).reduce_before)
+        self._reduces_in_llm = bool(plan_language_model(adapter, model, method).reduce_before)
         self._serving = _Serving()
-        # Masks of prompts that forward() shortened, for callers who go on decoding by hand.
-        self._masks: weakref.WeakKeyDictionary[Any, tuple[int, torch.Tensor]] = weakref.WeakKeyDictionary()
+        # Prompts that forward() shortened, for callers who go on decoding by hand.
+        self._prompts: weakref.WeakKeyDictionary[Any, _Shortened] = weakref.WeakKeyDictionary()
         self.closed = False
         stock: Any = model
         self._generate, self._forward, self._make_inputs = (
@@ -198,7 +217,7 @@ class _Compressor:
             arguments = with_new_token_limits(arguments, defaults)
             call.clock.start("ttft")
             prepared = _prepare(self._adapter, self._model, arguments, prompt, self._method, call)
-            with reduce_in_language_model(self._adapter, self._model, self._method, prepared.visual_positions, call):
+            with language_model_stages(self._adapter, self._model, self._method, prepared, call):
                 output = self._generate(**prepared.arguments)
             call.clock.stop("ttft")
             return output
@@ -211,7 +230,7 @@ class _Compressor:
         arguments = named_arguments(self._forward, args, kwargs)
         prompt = self._adapter.prompt(self._model, arguments)
         if prompt is None:
-            return self._forward(**self._with_short_mask(arguments))
+            return self._forward(**self._behind_short_prompt(arguments))
         if self._reduces_in_llm:
             if arguments.get("use_cache") or arguments.get("past_key_values") is not None:
                 raise CompressionError(
@@ -222,12 +241,12 @@ class _Compressor:
             call.clock.start("ttft")
             prepared = _prepare(self._adapter, self._model, arguments, prompt, self._method, call)
             short = {key: value for key, value in prepared.arguments.items() if key != "input_ids"}
-            with reduce_in_language_model(self._adapter, self._model, self._method, prepared.visual_positions, call):
+            with language_model_stages(self._adapter, self._model, self._method, prepared, call):
                 output = self._stock_forward(call, **short)
             call.clock.stop("ttft")
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
-            self._masks[cache] = (prompt.ids.shape[1], short["attention_mask"])
+            self._prompts[cache] = _Shortened(prompt.ids.shape[1], short["attention_mask"], prepared.next_position)
         return output
 
     def _stock_forward(self, call: CallTrace, *args: Any, **kwargs: Any) -> Any:
@@ -238,18 +257,33 @@ class _Compressor:
         with call.clock.stage("prefill"):
             return self._forward(*args, **kwargs)
 
-    def _with_short_mask(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """When a caller decodes by hand behind a shortened prompt: put the shortened mask before the newer columns."""
-        cache, mask = arguments.get("past_key_values"), arguments.get("attention_mask")
-        known = self._masks.get(cache) if cache is not None else None
-        if known is None or mask is None:
+    def _behind_short_prompt(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """When a caller decodes by hand behind a shortened prompt: the mask and the positions that fit it."""
+        cache = arguments.get("past_key_values")
+        known = None if cache is None else self._prompts.get(cache)
+        if cache is None or known is None:
             return arguments
-        length, short = known
-        return {**arguments, "attention_mask": torch.cat([short, mask[:, length:].to(short)], dim=1)}
+        return arguments | known.arguments(arguments, cache.get_seq_length())
+
+    def refuse_pixels(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Inside a block no video may reach the inner model: what is compressed gets there as embeddings."""
+        if self._brings_video(kwargs):
+            raise CompressionError(
+                f"{type(module).__name__} was called with a video inside a compress block, which would not be "
+                "compressed; call the whole model or its generate()"
+            )
+
+    def _brings_video(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call brings a video; some families hand it over among the images, which only the adapter tells."""
+        encoded = arguments.get("mm_encoder_outputs") or {}
+        if arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None:
+            return True
+        images = arguments.get("pixel_values") is not None or encoded.get("image") is not None
+        return images and self._adapter.prompt(self._model, arguments) is not None
 
     def _serve_make_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        video = (kwargs.get("mm_encoder_outputs") or {}).get("video") or kwargs.get("pixel_values_videos")
-        if not self.closed and self._serving.call is None and video is not None:
+        alone = not self.closed and self._serving.call is None
+        if alone and self._brings_video(named_arguments(self._make_inputs, args, kwargs)):
             raise CompressionError(
                 "this generate() was taken from the model before the compress block, so it would not be compressed; "
                 "call model.generate inside the block"
@@ -282,11 +316,11 @@ def _encode(
     grids: Sequence[FrameGrid],
     method: Method,
     clock: Stopwatch,
-) -> tuple[list[torch.Tensor], list[VideoTrace]]:
+) -> tuple[list[KeptTokens], list[VideoTrace]]:
     """The kept tokens of every clip, and what happened to it; one clip that is given several times is encoded once."""
     if not _is_one_clip(inputs.get("pixel_values_videos"), grids):
         return encode_videos(adapter, model, inputs, grids, method, clock)
-    alone = {**inputs, "pixel_values_videos": inputs["pixel_values_videos"][:1]}
+    alone = {**inputs, **{name: inputs[name][:1] for name in adapter.clip_arguments if inputs.get(name) is not None}}
     kept, traces = encode_videos(adapter, model, alone, grids[:1], method, clock)
     # A trace may be written to by whoever gets it, so each prompt has its own.
     return kept * len(grids), [dataclasses.replace(traces[0]) for _ in grids]

@@ -14,13 +14,19 @@ from earlytom.ops import frame_floor, frame_similarity
 from earlytom.reduction import Reduction
 from earlytom.runtime.tokens import TokenMerging
 from earlytom.trace import MergeRecord, Stopwatch, VideoTrace
-from earlytom.types import EncoderPlan, FrameGrid, FrameStates, VisualTokens
+from earlytom.types import EncoderPlan, FrameGrid, FrameStates, KeptTokens, VisualTokens
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.models.base import ModelAdapter
 
-__all__ = ["encode_videos"]
+__all__ = ["encode_videos", "plan_encoder"]
+
+
+def plan_encoder(adapter: ModelAdapter, model: nn.Module, method: Method) -> EncoderPlan:
+    """What the method wants from the vision encoder. Raises `MethodError` when it cannot be had."""
+    encoder = adapter.encoder(model)
+    return encoder.check(method.encoder_plan(encoder))
 
 
 class _Download:
@@ -159,36 +165,68 @@ def encode_videos(
     grids: Sequence[FrameGrid],
     method: Method,
     stopwatch: Stopwatch,
-) -> tuple[list[Tensor], list[VideoTrace]]:
-    """Encode, merge, project and select.
+) -> tuple[list[KeptTokens], list[VideoTrace]]:
+    """Encode, merge, project and select; clips whose frames have one size go through the encoder together.
 
     Returns:
-        The kept [K, C] tokens of each clip, and what happened to it.
+        The kept tokens of each clip, and what happened to it.
 
     Raises:
         CompressionError: the method kept another number of tokens than it promised.
         MethodError: the method does not fit the encoder.
     """
     clips = [_new_clip(method, grid) for grid in grids]
-    active = any(not clip.trace.stepped_aside for clip in clips)
-    depth = adapter.encoder_depth(model)
-    plan = method.encoder_plan(depth) if active else EncoderPlan()
-    tokens = _token_merging(method, plan, clips, depth)
-    visitor = _MergingVisitor(method, plan, clips, stopwatch, tokens)
-    with stopwatch.stage("encoder"):
-        hidden = adapter.encode(model, inputs, visitor)
-    if tokens is not None and not plan.unmerge:
-        with stopwatch.stage("projection"):
-            return _unpooled(adapter, model, hidden, tokens, clips), [clip.trace for clip in clips]
-    with stopwatch.stage("projection"):
-        features = adapter.project(model, hidden)
-        attention = None if visitor.attention is None else adapter.pool_attention(model, visitor.attention)
-        keys = None if visitor.keys is None else _pool_keys(adapter, model, visitor.keys)
-    sizes = [clip.frames for clip in clips]
-    with stopwatch.stage("selection"):
-        parts = (_by_clip(rows, sizes) for rows in (attention, keys, visitor.descriptions))
-        kept = [_select(method, *part) for part in zip(clips, features.split(sizes), *parts, strict=True)]
-    return kept, [clip.trace for clip in clips]
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for number, grid in enumerate(grids):
+        sizes.setdefault((grid.rows, grid.columns), []).append(number)
+    kept: dict[int, Tensor] = {}
+    for numbers in sizes.values():
+        encoding = _Encoding(adapter, model, method, [clips[number] for number in numbers], stopwatch)
+        kept.update(zip(numbers, encoding.run(inputs, grids, numbers), strict=True))
+    traces = [clip.trace for clip in clips]
+    return [_keep(kept[number], trace) for number, trace in enumerate(traces)], traces
+
+
+def _keep(features: Tensor, trace: VideoTrace) -> KeptTokens:
+    """The kept [K, C] tokens of one clip, with the places that they take in the uncompressed clip."""
+    per_frame = trace.grid.tokens_per_frame
+    rows = torch.arange(features.shape[0]) if trace.selection is None else trace.selection.survivors()
+    first = trace.origin.survivors().to(rows.device, non_blocking=True)
+    return KeptTokens(features=features, places=first[rows // per_frame] * per_frame + rows % per_frame)
+
+
+@dataclass
+class _Encoding:
+    """The way of some clips, whose frames have one size, through encoder, projector and selection."""
+
+    adapter: ModelAdapter
+    model: nn.Module
+    method: Method
+    clips: Sequence[_Clip]
+    stopwatch: Stopwatch
+
+    def run(self, inputs: Mapping[str, Any], grids: Sequence[FrameGrid], numbers: Sequence[int]) -> list[Tensor]:
+        """The kept [K, C] tokens of each clip; what happened is written into the clips' traces."""
+        adapter, model, clips, grid = self.adapter, self.model, self.clips, grids[numbers[0]]
+        active = any(not clip.trace.stepped_aside for clip in clips)
+        plan = plan_encoder(adapter, model, self.method) if active else EncoderPlan()
+        tokens = _token_merging(self.method, plan, clips, adapter.encoder(model).depth)
+        visitor = _MergingVisitor(self.method, plan, clips, self.stopwatch, tokens)
+        with self.stopwatch.stage("encoder"):
+            hidden = adapter.encode(model, inputs, grids, numbers, visitor)
+        if tokens is not None and not plan.unmerge:
+            with self.stopwatch.stage("projection"):
+                return _unpooled(adapter, model, hidden, tokens, clips)
+        with self.stopwatch.stage("projection"):
+            features = adapter.project(model, hidden, grid)
+            attention = None if visitor.attention is None else adapter.pool_attention(model, visitor.attention, grid)
+            keys = None if visitor.keys is None else _pool_keys(adapter, model, visitor.keys, grid)
+        frames = [clip.frames for clip in clips]
+        with self.stopwatch.stage("selection"):
+            parts = (_by_clip(rows, frames) for rows in (attention, keys, visitor.descriptions))
+            width = features.shape[-1] // adapter.encoder(model).feature_sets
+            rows = zip(clips, features.split(frames), *parts, strict=True)
+            return [_select(self.method, width, *part) for part in rows]
 
 
 def _token_merging(method: Method, plan: EncoderPlan, clips: Sequence[_Clip], depth: int) -> TokenMerging | None:
@@ -211,7 +249,8 @@ def _unpooled(
 ) -> list[Tensor]:
     """Merged [F, K, D] tokens straight from the projector, clip by clip; they are what is kept."""
     features = adapter.project_tokens(model, hidden)
-    cells = adapter.pool_attention(model, torch.eye(tokens.patches, device=hidden.device)).argmax(dim=1)
+    grid = clips[0].trace.grid
+    cells = adapter.pool_attention(model, torch.eye(tokens.patches, device=hidden.device), grid).argmax(dim=1)
     start = 0
     for clip in clips:
         frames = slice(start, start + clip.frames)
@@ -236,27 +275,28 @@ def _by_clip(rows: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | Non
     return [None] * len(sizes) if rows is None else rows.split(list(sizes))
 
 
-def _pool_keys(adapter: ModelAdapter, model: nn.Module, keys: Tensor) -> Tensor:
+def _pool_keys(adapter: ModelAdapter, model: nn.Module, keys: Tensor, grid: FrameGrid) -> Tensor:
     """[F, L, E] -> [F, P, E]: every channel is resized as a map of scores."""
-    maps = adapter.pool_attention(model, keys.transpose(1, 2).flatten(0, 1))
+    maps = adapter.pool_attention(model, keys.transpose(1, 2).flatten(0, 1), grid)
     return maps.unflatten(0, (keys.shape[0], -1)).transpose(1, 2)
 
 
 def _select(
     method: Method,
+    width: int,
     clip: _Clip,
     features: Tensor,
     attention: Tensor | None,
     keys: Tensor | None,
     descriptions: Tensor | None,
 ) -> Tensor:
-    """The kept [K, C] tokens of one clip, out of its [N, P, C] features."""
+    """The kept [K, C] tokens of one clip, out of its [N, P, C] features; the method sees the first ``width`` of C."""
     flat, trace = features.flatten(0, 1), clip.trace
     trace.attention = attention
     if trace.stepped_aside:
         return flat
     tokens = VisualTokens(
-        features=features,
+        features=features[..., :width],
         attention=attention,
         grid=trace.grid,
         origin=trace.origin,
