@@ -19,7 +19,7 @@ __all__ = ["FAMILIES", "Family", "family_names", "find_adapter", "load_adapter"]
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family's adapter is (``module:Class``), and the transformers classes it serves."""
+    """Where a family's adapter is (``module:Class``), and the model classes it serves."""
 
     adapter: str
     classes: tuple[str, ...]
@@ -29,6 +29,11 @@ FAMILIES: Mapping[str, Family] = {
     "llava_onevision": Family(
         "earlytom.models.llava_onevision:LlavaOnevisionAdapter", ("LlavaOnevisionForConditionalGeneration",)
     ),
+    "qwen2_5_vl": Family("earlytom.models.qwen2_5_vl:Qwen25VLAdapter", ("Qwen2_5_VLForConditionalGeneration",)),
+    "qwen3_vl": Family("earlytom.models.qwen3_vl:Qwen3VLAdapter", ("Qwen3VLForConditionalGeneration",)),
+    "internvl": Family("earlytom.models.internvl:InternVLAdapter", ("InternVLForConditionalGeneration",)),
+    # transformers has no class for it: this one is in `earlytom.models.llava_video_model`.
+    "llava_video": Family("earlytom.models.llava_video:LlavaVideoAdapter", ("LlavaVideoForConditionalGeneration",)),
 }
 """Families by ``config.model_type``. Other packages add theirs by the entry point group ``earlytom.models``."""
 
