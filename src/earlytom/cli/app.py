@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import earlytom
-from earlytom.cli import ask, demo, doctor, evaluate, inspect, methods, models
+from earlytom.cli import ask, convert, demo, doctor, evaluate, inspect, methods, models
 from earlytom.cli.display import fail
 from earlytom.errors import EarlyTomError
 
@@ -87,7 +87,7 @@ def _add_command(group: typer.Typer, command: Callable[..., None], name: str | N
     group.command(name or command.__name__, help=text)(command)
 
 
-for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, doctor.doctor):
+for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, convert.convert, doctor.doctor):
     _add_command(app, _command)
 
 _evaluations = typer.Typer(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError
+from earlytom.models.published_layout import is_published_layout
 
 __all__ = ["load_model"]
 
@@ -21,20 +22,36 @@ def load_model(
     Raises:
         ModelError: the checkpoint cannot be loaded, or the device or dtype is not available.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-
     place, kind = _device(device), _dtype(dtype)
-    if kind is None:
-        kind = torch.float32 if place.type == "cpu" else "auto"
+    if kind is None and place.type == "cpu":
+        kind = torch.float32
     try:
-        config = AutoConfig.from_pretrained(path)
-        model = AutoModelForImageTextToText.from_pretrained(
-            path, config=config, dtype=kind, attn_implementation=attention
-        )
-        processor = AutoProcessor.from_pretrained(path)
+        model, processor = _load(path, kind, attention)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot load a model from {str(path)!r}: {_first_line(error)}") from error
     return model.to(place).eval(), processor
+
+
+def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) -> tuple[Any, Any]:
+    """The model and its processor; ``dtype=None``: as the checkpoint stores it."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+
+    settings = PreTrainedConfig.get_config_dict(path)[0]
+    # LLaVA-Video has no class in transformers, so that nothing can be looked up by its type.
+    if is_published_layout(settings):
+        from earlytom.runtime.conversion import load_published
+
+        return load_published(path, settings, dtype=dtype, attention=attention)
+    options: dict[str, Any] = {"dtype": "auto" if dtype is None else dtype, "attn_implementation": attention}
+    if settings.get("model_type") == "llava_video":
+        from earlytom.models.llava_video_model import LlavaVideoForConditionalGeneration
+        from earlytom.models.llava_video_processor import LlavaVideoProcessor
+
+        model = LlavaVideoForConditionalGeneration.from_pretrained(path, **options)
+        return model, LlavaVideoProcessor.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path)
+    model = AutoModelForImageTextToText.from_pretrained(path, config=config, **options)
+    return model, AutoProcessor.from_pretrained(path)
 
 
 def _device(name: str) -> torch.device:
@@ -51,7 +68,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype | str | None:
+def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     if isinstance(dtype, torch.dtype):
         return dtype
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None}

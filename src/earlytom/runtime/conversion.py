@@ -1,0 +1,298 @@
+"""Reading a LLaVA-Video checkpoint in the layout that it was published in, weights into stock modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from earlytom.errors import ModelError
+from earlytom.models.llava_video_model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
+from earlytom.models.llava_video_processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
+from earlytom.models.published_layout import (
+    check_settings,
+    is_published_layout,
+    own_name,
+    published_name,
+    text_settings,
+    vision_settings,
+)
+from earlytom.models.video_layout import VideoLayout
+
+__all__ = ["Converted", "convert", "load_published"]
+
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_FRAMES = 64
+# More names than this say nothing that the first ones do not.
+_SHOWN = 6
+
+
+def load_published(
+    path: str | Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None, attention: str | None
+) -> tuple[nn.Module, LlavaVideoProcessor]:
+    """Load a model and its processor from a checkpoint in LLaVA's own layout.
+
+    Args:
+        path: a folder or a hub id.
+        settings: its ``config.json``, changed as wanted.
+        dtype: of the weights; as stored if ``None``.
+        attention: transformers' attention implementation; its default if ``None``.
+
+    Raises:
+        ModelError: the configuration asks for what is not supported, or weights are missing, unknown or of the wrong
+            shape; the message names them.
+        OSError: a file is missing or cannot be read.
+    """
+    check_settings(settings)
+    weights = _read_weights(path)
+    tokenizer = _load_tokenizer(path)
+    config = _make_config(settings, weights, add_video_token(tokenizer))
+    state = _rename(weights, config)
+    model = cast(Any, LlavaVideoForConditionalGeneration).from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype or _stored_dtype(state), attn_implementation=attention
+    )
+    model.generation_config = _generation_config(path, settings, tokenizer)
+    return model, _make_processor(settings, config, tokenizer)
+
+
+def _read_weights(path: str | Path) -> dict[str, Tensor]:
+    """All weights by their published names: one file, or several with an index."""
+    for name in _SINGLE_FILES:
+        index = _find(path, f"{name}.index.json")
+        if index is not None:
+            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            weights: dict[str, Tensor] = {}
+            for part in parts:
+                found = _find(path, part)
+                if found is None:
+                    raise ModelError(f"{str(path)!r} lacks {part}, which its {name}.index.json lists")
+                weights |= _read_file(found)
+            return weights
+        single = _find(path, name)
+        if single is not None:
+            return _read_file(single)
+    raise ModelError(f"{str(path)!r} holds no weights: neither {' nor '.join(_SINGLE_FILES)}, nor an index of several")
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return cast("dict[str, Tensor]", torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ModelError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _find(path: str | Path, name: str) -> Path | None:
+    """A file of the checkpoint, downloaded where it has to be; ``None`` where the checkpoint does not have it."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(str(path), name)
+    except OSError:
+        return None
+    return None if found is None else Path(found)
+
+
+def _load_tokenizer(path: str | Path) -> Any:
+    # Not AutoTokenizer, which would want to know the type in config.json.
+    from transformers import Qwen2TokenizerFast
+
+    return Qwen2TokenizerFast.from_pretrained(str(path), padding_side="left")
+
+
+def _make_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor], video_token: int) -> LlavaVideoConfig:
+    text = text_settings(settings)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    make = cast(Any, LlavaVideoConfig)
+    return cast(
+        LlavaVideoConfig,
+        make(
+            text_config={"model_type": "qwen2", **text},
+            vision_config={"model_type": "siglip_vision_model", **vision_settings(settings, shapes)},
+            tie_word_embeddings=text.get("tie_word_embeddings", False),
+            video_token_index=video_token,
+            image_token_index=-200,  # that of the original, which no prompt holds
+            spatial_pool_mode=settings.get("mm_spatial_pool_mode", "bilinear"),
+            spatial_pool_stride=settings.get("mm_spatial_pool_stride", 2),
+            newline_position=settings.get("mm_newline_position", "one_token"),
+        ),
+    )
+
+
+def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig) -> dict[str, Tensor]:
+    """The weights by the names of the model. Raises `ModelError` unless they are exactly those that it has."""
+    layers, state, unknown = cast(Any, config).vision_config.num_hidden_layers, {}, []
+    for name, tensor in weights.items():
+        try:
+            own = own_name(name, layers)
+        except KeyError:
+            unknown.append(name)
+            continue
+        if own is not None:
+            state[own] = tensor
+    with torch.device("meta"):
+        wanted = cast(nn.Module, LlavaVideoForConditionalGeneration(config)).state_dict()
+    unknown += [published_name(name) for name in state if name not in wanted]
+    if unknown:
+        raise ModelError(f"the checkpoint holds weights that LLaVA-Video does not have: {_list(unknown)}")
+    tied = {"lm_head.weight"} if cast(Any, config).tie_word_embeddings else set()
+    missing = [published_name(name) for name in wanted if name not in state and name not in tied]
+    if missing:
+        raise ModelError(f"the checkpoint lacks weights: {_list(missing)}")
+    wrong = [
+        f"{published_name(name)} is {tuple(tensor.shape)}, config.json says {tuple(wanted[name].shape)}"
+        for name, tensor in state.items()
+        if tensor.shape != wanted[name].shape
+    ]
+    if wrong:
+        raise ModelError(f"weights and config.json differ: {_list(wrong)}")
+    return state
+
+
+def _list(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
+
+
+def _stored_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    return state["model.language_model.embed_tokens.weight"].dtype
+
+
+def _generation_config(path: str | Path, settings: Mapping[str, Any], tokenizer: Any) -> Any:
+    """The checkpoint's, or what its ``config.json`` says of the end of an answer."""
+    from transformers import GenerationConfig
+
+    if _find(path, "generation_config.json") is not None:
+        found = GenerationConfig.from_pretrained(str(path))
+    else:
+        found = GenerationConfig(**{key: settings.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")})
+    if found.pad_token_id is None:
+        found.pad_token_id = tokenizer.pad_token_id
+    return found
+
+
+def _make_processor(settings: Mapping[str, Any], config: LlavaVideoConfig, tokenizer: Any) -> LlavaVideoProcessor:
+    from transformers import LlavaOnevisionVideoProcessor
+
+    values = cast(Any, config)
+    size = values.vision_config.image_size
+    video_processor = LlavaOnevisionVideoProcessor(
+        size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, num_frames=_FRAMES
+    )
+    return LlavaVideoProcessor(
+        tokenizer=tokenizer,
+        video_processor=video_processor,
+        chat_template=CHAT_TEMPLATE,
+        patches_per_side=size // values.vision_config.patch_size,
+        spatial_pool_mode=values.spatial_pool_mode,
+        spatial_pool_stride=values.spatial_pool_stride,
+        newline_position=values.newline_position,
+        add_time_instruction=bool(settings.get("add_time_instruction", True)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What a conversion wrote.
+
+    Attributes:
+        destination: the folder.
+        parameters: number of weights; dtype: their type.
+        bytes: size of the weight files.
+        vision_layers: layers of the vision tower that run; language_layers: of the language model.
+        pool_mode: how frames are pooled; newline_position: where newlines stand.
+        tokens_per_frame: visual tokens of a frame, newlines not counted.
+        prompt_tokens: positions of a video of ``frames`` frames in the prompt, newlines included.
+        frames: frames that are sampled when nothing else is asked for.
+    """
+
+    destination: Path
+    parameters: int
+    dtype: str
+    bytes: int
+    vision_layers: int
+    language_layers: int
+    pool_mode: str
+    newline_position: str
+    tokens_per_frame: int
+    prompt_tokens: int
+    frames: int
+
+
+def convert(
+    source: str | Path,
+    destination: Path,
+    *,
+    force: bool = False,
+    pool_mode: str | None = None,
+    newline_position: str | None = None,
+) -> Converted:
+    """Write a checkpoint in LLaVA's own layout anew, as ``save_pretrained`` does, in the type that it is stored in.
+
+    Args:
+        source: a folder or a hub id.
+        destination: the folder to write; it is made.
+        force: write into a folder that holds something.
+        pool_mode: instead of the checkpoint's ``mm_spatial_pool_mode``.
+        newline_position: instead of its ``mm_newline_position``.
+
+    Raises:
+        ModelError: the source cannot be converted, or the destination is not free.
+    """
+    _check_destination(source, destination, force=force)
+    try:
+        settings = _published_settings(source)
+        changes = {"mm_spatial_pool_mode": pool_mode, "mm_newline_position": newline_position}
+        settings |= {key: value for key, value in changes.items() if value is not None}
+        model, processor = load_published(source, settings, dtype=None, attention=None)
+        cast(Any, model).save_pretrained(destination)
+        cast(Any, processor).save_pretrained(destination)
+    except (OSError, ValueError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot convert {str(source)!r}: {first}") from error
+    config, frames = cast(Any, model).config, cast(Any, processor).video_processor.num_frames
+    layout = VideoLayout.of(config)
+    return Converted(
+        destination=destination,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        bytes=sum(file.stat().st_size for file in destination.glob("*.safetensors")),
+        vision_layers=config.vision_config.num_hidden_layers,
+        language_layers=config.text_config.num_hidden_layers,
+        pool_mode=layout.pool_mode,
+        newline_position=layout.newlines,
+        tokens_per_frame=layout.pooled(processor.patches_per_side) ** 2,
+        prompt_tokens=processor.placeholders(frames),
+        frames=frames,
+    )
+
+
+def _published_settings(source: str | Path) -> dict[str, Any]:
+    from transformers import PreTrainedConfig
+
+    settings = dict(PreTrainedConfig.get_config_dict(source)[0])
+    if not is_published_layout(settings):
+        raise ModelError(
+            f"{str(source)!r} holds a model of type {settings.get('model_type')!r}, which needs no conversion; only "
+            "checkpoints in LLaVA's own layout do (llava_qwen)"
+        )
+    return settings
+
+
+def _check_destination(source: str | Path, destination: Path, *, force: bool) -> None:
+    if destination.exists() and not destination.is_dir():
+        raise ModelError(f"the destination {str(destination)!r} is a file; give a folder")
+    if destination.exists() and Path(source).exists() and destination.samefile(source):
+        raise ModelError(f"the destination {str(destination)!r} is the source; give another folder")
+    if destination.is_dir() and any(destination.iterdir()) and not force:
+        raise ModelError(f"the destination {str(destination)!r} is not empty; give another folder, or --force")
