@@ -52,7 +52,7 @@ def test_ids_and_masks_equal_those_of_the_processor(qa, video) -> None:
     assert inputs["pixel_values_videos"].stride(0) == 0
 
 
-def test_packed_clips_are_repeated_and_kinds_of_tokens_continue_as_text() -> None:
+def test_packed_clips_are_expanded_and_kinds_of_tokens_continue_as_text() -> None:
     """A processor as Qwen's: patches of a clip behind one another, a grid for each clip, a kind for each token."""
     words = {"one": [7, 9, 1, 2], "two": [7, 9, 3]}
     processor = SimpleNamespace(
@@ -70,7 +70,8 @@ def test_packed_clips_are_repeated_and_kinds_of_tokens_continue_as_text() -> Non
     assert both["input_ids"].tolist() == [[7, 9, 9, 9, 1, 2], [5, 7, 9, 9, 9, 3]]
     assert both["attention_mask"].tolist() == [[1] * 6, [0] + [1] * 5]
     assert both["mm_token_type_ids"].tolist() == [[0, 2, 2, 2, 0, 0], [0, 0, 2, 2, 2, 0]]
-    assert torch.equal(both["pixel_values_videos"], inputs["pixel_values_videos"].repeat(2, 1))
+    assert torch.equal(both["pixel_values_videos"], inputs["pixel_values_videos"].repeat(2, 1, 1))
+    assert both["pixel_values_videos"].stride(0) == 0
     assert both["video_grid_thw"].tolist() == [[3, 2, 2]] * 2
 
 

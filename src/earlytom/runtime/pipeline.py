@@ -137,20 +137,34 @@ class VideoQA:
 
     def prepare_inputs(self, video: Video, question: str) -> dict[str, Any]:
         """The processor's output for one question about one video, on the model's device, pixels in its dtype."""
-        text = self._prompt(question)
-        inputs = self.processor(text=[text], videos=[video.frames], do_sample_frames=False, return_tensors="pt")
+        inputs = self.processor(
+            text=[self._prompt(question, video)],
+            videos=[video.frames],
+            video_metadata=[_metadata(video)],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
         first = next(self.model.parameters())
         return {
-            key: value.to(first.device, first.dtype if value.is_floating_point() else None)
+            # Only pixels are in the model's dtype: seconds between frames would lose their digits.
+            key: value.to(first.device, first.dtype if key.startswith("pixel_values") else None)
             for key, value in inputs.items()
         }
 
-    def _prompt(self, question: str) -> str:
-        """What the chat template makes of one question about one video."""
+    def _check_question(self, question: str) -> None:
         for name in ("video_token", "image_token"):
             token = getattr(self.processor, name, None)
             if token and token in question:
                 raise CompressionError(f"the question holds the model's own placeholder {token!r}; leave it out")
+
+    def _prompt(self, question: str, video: Video) -> str:
+        """What the chat template makes of one question about one video.
+
+        A processor may offer ``instruction(video)``: text that its model expects before the question.
+        """
+        self._check_question(question)
+        instruction = getattr(self.processor, "instruction", None)
+        question = question if instruction is None else instruction(video) + question
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
         prompt: str = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
         return prompt
@@ -243,13 +257,15 @@ class VideoQA:
         """Answer one question, or several in a batch."""
         if not all(question.strip() for question in questions):
             raise CompressionError("the question is empty")
-        method, prompts = make_method(method), [self._prompt(question) for question in questions]
+        for question in questions:
+            self._check_question(question)
+        method = make_method(method)
         started = time.perf_counter()
         frames = self.read(video, sampling, decoder)
         decoded = time.perf_counter()
         inputs = self.prepare_inputs(frames, questions[0])
-        if len(prompts) > 1:
-            inputs = share_clip(self.processor, inputs, prompts)
+        if len(questions) > 1:
+            inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
         self._synchronize()
         preprocessed = time.perf_counter()
         with self._lock, compress(self.model, method) as trace:
@@ -334,6 +350,16 @@ class VideoQA:
         device = next(self.model.parameters()).device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+
+
+def _metadata(video: Video) -> dict[str, object]:
+    """When the frames were taken, which some families tell their model."""
+    return {
+        "total_num_frames": video.source_frames,
+        "fps": video.source_fps,
+        "duration": video.duration,
+        "frames_indices": list(video.indices),
+    }
 
 
 def _describe_source(video: Video) -> dict[str, object]:

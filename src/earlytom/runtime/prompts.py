@@ -25,8 +25,8 @@ def share_clip(processor: Any, inputs: Mapping[str, Any], prompts: Sequence[str]
         prompts: texts as the chat template wrote them, alike up to the clip's placeholder, with text only behind it.
 
     Returns:
-        Inputs for ``generate``. A clip on a dimension of its own is expanded, which `earlytom.compress` encodes once;
-        one that is packed (patches behind one another) is repeated.
+        Inputs for ``generate``. The clip is expanded, which `earlytom.compress` encodes once; packed patches get a
+        dimension for the clip. Other tensors that are packed (patches behind one another) are repeated.
 
     Raises:
         CompressionError: the prompts differ before the clip, or the processor changed what comes behind it.
@@ -48,6 +48,8 @@ def share_clip(processor: Any, inputs: Mapping[str, Any], prompts: Sequence[str]
             shared[name] = _widen_text(name, value[0, :head], tails, processor.tokenizer.pad_token_id or 0)
         elif value.shape[0] == 1:
             shared[name] = value.expand(len(prompts), *value.shape[1:])
+        elif name == "pixel_values_videos" and value.dim() == 2:
+            shared[name] = value.expand(len(prompts), *value.shape)
         else:
             shared[name] = value.repeat(len(prompts), *[1] * (value.dim() - 1))
     return shared
