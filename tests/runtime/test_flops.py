@@ -1,0 +1,95 @@
+"""Operations and token counts of the published checkpoints' sizes, on the meta device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import earlytom
+from earlytom.models import find_adapter
+from earlytom.models.prompt import HostPrompt
+from earlytom.runtime.flops import count_flops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import _true_sizes as sizes
+
+
+def language_model_flops(tokens: int, width: int, inner: int, layers: int, heads: int, groups: int, words: int) -> int:
+    """Two for each multiply-add: projections, the whole attention matrix, a gated MLP, one row of logits."""
+    head = width // heads
+    projections = tokens * width * (2 * width + 2 * groups * head)
+    attention = 2 * tokens * tokens * width
+    return 2 * layers * (projections + attention + 3 * tokens * width * inner) + 2 * width * words
+
+
+def siglip_flops(patches: int = 729, width: int = 1152, inner: int = 4304, layers: int = 26, patch: int = 14) -> int:
+    layer = 4 * patches * width**2 + 2 * patches**2 * width + 2 * patches * width * inner
+    return 2 * (layers * layer + patches * 3 * patch**2 * width)
+
+
+@pytest.fixture(scope="module")
+def onevision() -> torch.nn.Module:
+    return sizes.llava_onevision("7b")
+
+
+@pytest.fixture(scope="module")
+def qwen() -> torch.nn.Module:
+    return sizes.qwen2_5_vl()
+
+
+def tokens_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
+    ids = inputs["input_ids"]
+    prompt = HostPrompt(ids=ids, mask=torch.ones_like(ids))
+    return sum(grid.tokens for grid in find_adapter(model).grids(model, inputs, prompt))
+
+
+def test_tokens_of_llava_onevision_at_32_frames(onevision) -> None:
+    inputs = sizes.frame_inputs(onevision, 32, 32 * 196 + 1, 384)
+    assert tokens_of(onevision, inputs) == 6272
+    grid = find_adapter(onevision).grids(onevision, inputs, HostPrompt(ids=inputs["input_ids"], mask=None))[0]
+    assert [earlytom.EarlyTom(retention=r).budget(grid) for r in (0.25, 0.2, 0.15, 0.1)] == [1568, 1254, 941, 627]
+
+
+def test_operations_of_llava_onevision_equal_the_formulas(onevision) -> None:
+    inputs = sizes.frame_inputs(onevision, 1, 197, 384)
+    found = count_flops(onevision, inputs, frames=32, prefill_tokens=6273)
+    assert found.encoder == 32 * siglip_flops()
+    assert found.projection == pytest.approx(2 * 32 * 729 * (1152 * 3584 + 3584**2), rel=0.01)
+    assert found.prefill == language_model_flops(6273, 3584, 18944, 28, 28, 4, 152128)
+    assert found.total == found.encoder + found.projection + found.prefill
+    merged = count_flops(onevision, inputs, frames=32, prefill_tokens=628, frames_after={6: 22, 14: 16, 20: 14})
+    layer = (siglip_flops() - siglip_flops(layers=0)) // 26
+    assert merged.encoder == 32 * siglip_flops(layers=0) + layer * (7 * 32 + 8 * 22 + 6 * 16 + 5 * 14)
+
+
+def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
+    """Table 7: at most 768 frames, a context of 23k tokens; 168 x 280 pixels a frame make 60 tokens of each pair."""
+    assert tokens_of(qwen, sizes.packed_inputs(qwen, 384, 168, 280)) == 23040
+    inputs = sizes.packed_inputs(qwen, 1, 168, 280)
+    found = count_flops(qwen, inputs, frames=384, prefill_tokens=23000)
+    assert found.prefill == language_model_flops(23000, 3584, 18944, 28, 28, 4, 152064)
+    assert found.prefill / 1e12 == pytest.approx(512.5, abs=1.5)
+    whole = 4 * 2 * (2 * 240**2 * 1280)
+    windows = 28 * 2 * (2 * sum(size**2 for size in (64, 64, 32, 32, 32, 16)) * 1280)
+    linear = 32 * 2 * 240 * (4 * 1280**2 + 3 * 1280 * 3420)
+    assert found.encoder == 384 * (whole + windows + linear + 2 * 240 * 3 * 2 * 14**2 * 1280)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames_after": {6: 40}}, "fall from at most 32"),
+        ({"frames_after": {6: 0}}, "at least 1"),
+        ({"frames_after": {26: 4}}, "layers 0 to 25"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(onevision, options, message) -> None:
+    inputs = sizes.frame_inputs(onevision, 1, 197, 384)
+    with pytest.raises(earlytom.CompressionError, match=message):
+        count_flops(onevision, inputs, frames=32, prefill_tokens=100, **options)
+    with pytest.raises(earlytom.CompressionError, match="one frame, got 2"):
+        count_flops(onevision, sizes.frame_inputs(onevision, 2, 393, 384), frames=32, prefill_tokens=100)
