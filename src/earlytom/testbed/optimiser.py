@@ -1,7 +1,8 @@
 """Muon for the matrices and AdamW for everything else, with one learning rate schedule for both."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -81,6 +82,19 @@ class JointOptimiser:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         return norm
+
+    @contextmanager
+    def alone(self, model: nn.Module) -> Iterator[None]:
+        """No other parameter of ``model`` gets a gradient inside, which saves the way back to it."""
+        own = {id(parameter) for parameter in self._parameters}
+        others = [part for part in model.parameters() if id(part) not in own and part.requires_grad]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
     def state_dict(self) -> dict[str, object]:
         """Return what is needed to resume."""

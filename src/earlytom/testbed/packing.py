@@ -17,7 +17,7 @@ PREFIX_WORDS = 2
 _UNKNOWN_SHARE = 0.03
 _ASKED_MORE = {"colour": 1, "shape": 1, "count": 1, "order": 5}
 _LOWEST_RATE = 0.08
-_LETTERS_SHARE = 0.4
+_LETTERS_SHARE = 0.65
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class PackedBatch:
         compared: int64 [K, 3], the tokens that predict the answer of a comparison: row, column, and 0 where it asks for
             the first object or 1 for the last.
         options: int64 [R, 3], the last tokens of options: row, column, and the number of the option's letter.
+        option_words: int64 [V, 3], the same tokens with each word of their option: row, column, word.
         meant: int64 [W, 3], the tokens that predict a letter: row, column, and a word of the answer that it stands for.
     """
 
@@ -53,6 +54,7 @@ class PackedBatch:
     named: torch.Tensor
     compared: torch.Tensor
     options: torch.Tensor
+    option_words: torch.Tensor
     meant: torch.Tensor
 
 
@@ -63,12 +65,13 @@ class ReadingBatch:
     Attributes:
         words: int64 [B, L], the tokens of the questions and answers, padded on the right.
         answers: int64 [N, 3], the tokens that predict an answer token: row, column, and the answer token.
-        options, meant: int64 [R, 3] and [W, 3], as in `PackedBatch`.
+        options, option_words, meant: int64 [R, 3], [V, 3] and [W, 3], as in `PackedBatch`.
     """
 
     words: torch.Tensor
     answers: torch.Tensor
     options: torch.Tensor
+    option_words: torch.Tensor
     meant: torch.Tensor
 
 
@@ -76,13 +79,15 @@ class ReadingBatch:
 class _Block:
     """One question as tokens: the last ``answer_length`` are its answer.
 
-    ``options`` are the places of the last token of each option, ``meant`` the words that the letter stands for.
+    ``options`` are the places of the last token of each option, ``option_words`` these places with each word of the
+    option, ``meant`` the words that the letter stands for.
     """
 
     question: Question
     tokens: list[int]
     answer_length: int
     options: list[int]
+    option_words: list[tuple[int, int]]
     meant: list[int]
 
 
@@ -124,6 +129,7 @@ class Packer:
         named: list[tuple[int, int, int, int]] = []
         compared: list[tuple[int, int, int]] = []
         options: list[tuple[int, int, int]] = []
+        option_words: list[tuple[int, int, int]] = []
         meant: list[tuple[int, int, int]] = []
         groups: list[str] = []
         for row, blocks in enumerate(rows):
@@ -140,6 +146,7 @@ class Packer:
                 if block.question.compares is not None:
                     compared.append((row, end - last - 1, block.question.compares))
                 options += [(row, start + offset, letter) for letter, offset in enumerate(block.options)]
+                option_words += [(row, start + offset, word) for offset, word in block.option_words]
                 meant += [(row, end - last - 1, word) for word in block.meant]
                 groups.append("letters" if block.question.letters else block.question.skill)
                 start = end
@@ -157,6 +164,7 @@ class Packer:
             named=torch.tensor(named, dtype=torch.int64).reshape(-1, 4),
             compared=torch.tensor(compared, dtype=torch.int64).reshape(-1, 3),
             options=torch.tensor(options, dtype=torch.int64).reshape(-1, 3),
+            option_words=torch.tensor(option_words, dtype=torch.int64).reshape(-1, 3),
             meant=torch.tensor(meant, dtype=torch.int64).reshape(-1, 3),
         )
 
@@ -168,14 +176,16 @@ class Packer:
         words = np.full((count, length), self._tokenizer.pad_token_id, dtype=np.int64)
         spots: list[tuple[int, int, int]] = []
         options: list[tuple[int, int, int]] = []
+        option_words: list[tuple[int, int, int]] = []
         meant: list[tuple[int, int, int]] = []
         for row, block in enumerate(blocks):
             end = opening + len(block.tokens)
             words[row, :end] = [*self.opening, *block.tokens]
             spots += [(row, end - back - 1, block.tokens[-back]) for back in range(block.answer_length, 0, -1)]
             options += [(row, opening + offset, letter) for letter, offset in enumerate(block.options)]
+            option_words += [(row, opening + offset, word) for offset, word in block.option_words]
             meant += [(row, end - block.answer_length - 1, word) for word in block.meant]
-        return ReadingBatch(*map(torch.as_tensor, (words, spots, options, meant)))
+        return ReadingBatch(*map(torch.as_tensor, (words, spots, options, option_words, meant)))
 
     def _blocks(self, truth: Truth, count: int, generator: np.random.Generator) -> list[_Block]:
         """Return the questions about one clip."""
@@ -209,7 +219,13 @@ class Packer:
             options = [ends.index(end + 1) for end, _ in found]
             right = [option for option, (_, right) in zip(question.options, found, strict=True) if right]
             meant = self._tokenizer(right[0]).input_ids if right else []
-            blocks.append(_Block(question, [*tokens.tolist(), *answer_tokens], len(answer_tokens), options, meant))
+            option_words = [
+                (offset, word)
+                for offset, option in zip(options, question.options, strict=True)
+                for word in self._tokenizer(option).input_ids
+            ]
+            everything = [*tokens.tolist(), *answer_tokens]
+            blocks.append(_Block(question, everything, len(answer_tokens), options, option_words, meant))
         return blocks
 
 

@@ -24,7 +24,7 @@ from earlytom.testbed.checkpoint import (
 )
 from earlytom.testbed.starting import start_from
 from earlytom.testbed.training_encoder import train_encoder
-from earlytom.testbed.training_language import train_language
+from earlytom.testbed.training_language import FROM_CHECKPOINT, FROM_NOTHING, train_language
 
 CURVE_FILE = CHECKPOINT_FOLDER.parent / "training_curve.json"
 
@@ -58,8 +58,9 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
         _export(model, processor, folders)
 
     language_minutes = options.minutes - options.encoder_minutes
+    course = FROM_CHECKPOINT if options.start else FROM_NOTHING
     curve = curve + train_language(
-        model, processor.tokenizer, options.output, language_minutes, options.resume, device, export
+        model, processor.tokenizer, options.output, language_minutes, options.resume, device, export, course
     )
     _write_curve(options.output / CURVE_FILE.name, curve)
     if options.install:

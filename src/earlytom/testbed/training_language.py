@@ -4,8 +4,8 @@ First what letters are for, from texts alone; then the clip grows from 1 over 4 
 dense labels of every video token are learnt in the middle of the language model: the words of the object's colour,
 shape and place after layer 2; motion, place, scene, frame and number of objects after layer 4; after layer 5, scene and
 motion of the objects that a question names, at its own words, and whether a comparison asks for the first or the last
-object; at the end of each option its letter after layer 4; and, after layer 6, where a letter is to come, the words of
-the answer that it stands for, so that the last layers only have to look up its letter.
+object; at the end of each option its letter after layer 4 and its words after layer 6; and, after layer 6, where a
+letter is to come, the words of the answer that it stands for, so that the last layers only have to look up its letter.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,9 +35,11 @@ _WORD_LAYER = 2
 _EVENT_LAYER = 4
 _QUESTION_LAYER = 5
 _MEANT_LAYER = 6
-_READING_BATCH = 48
-_READING_WEIGHT = 2.0
 _AUXILIARY_WEIGHT = 0.4
+_MEANT_WEIGHT = 5.0
+_OPTION_WEIGHT = 3.0
+_READ_WELL = 0.95
+_READING_INTERVAL = 4
 _WEIGHTS = {"order": 2.0}
 _EVENT_CLASSES = {"motion": 5, "brief": 2, "object": 2, "count": 5, "scene": 3, "frame": 16, "row": 6, "column": 6}
 
@@ -66,6 +68,42 @@ PHASES = (
     Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.72, enough=0.93),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.4, until=0.85, enough=0.97),
     Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.75, until=1.0, enough=2.0),
+)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The phases of the stage and how they are learnt.
+
+    Attributes:
+        phases: What is shown, in this order.
+        readings: Texts without a video a step. They have an optimiser of their own: beside the gradients of the video
+            theirs are drowned.
+        reading_from: The first layer that learns from texts.
+        rate: Scale of the learning rates for video.
+        decay_from: Share of the stage's time after which the rates fall.
+    """
+
+    phases: tuple[Phase, ...]
+    readings: int
+    reading_from: int
+    rate: float
+    decay_from: float
+
+
+FROM_NOTHING = Course(PHASES, readings=48, reading_from=0, rate=1.0, decay_from=0.78)
+# A model that has learnt to watch forgets it at the full rate, and with texts alone: these train the last layers only.
+FROM_CHECKPOINT = Course(
+    phases=(
+        Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.85),
+        Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.62, enough=0.95),
+        Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.72, enough=0.95),
+        Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.5, until=1.0, enough=2.0),
+    ),
+    readings=48,
+    reading_from=_MEANT_LAYER,
+    rate=0.4,
+    decay_from=0.6,
 )
 
 
@@ -137,11 +175,20 @@ class LanguageTrainer:
             for name, choices in words.items()
         }
 
-    def optimiser(self) -> JointOptimiser:
-        """Return the optimiser of projector, newline, language model and heads."""
+    def optimiser(self, rate: float) -> JointOptimiser:
+        """Return the optimiser of projector, newline, language model and heads; ``rate`` scales its rates."""
         inner = self.model.model
         matrices, others = split_parameters(inner.multi_modal_projector, inner.language_model, self.heads)
-        return JointOptimiser(matrices, [*others, inner.image_newline])
+        return JointOptimiser(matrices, [*others, inner.image_newline], rate)
+
+    def text_optimiser(self, first_layer: int) -> JointOptimiser:
+        """Return the optimiser of the language model's layers from ``first_layer`` on, for texts."""
+        inner = self.model.model.language_model
+        if first_layer == 0:
+            return JointOptimiser(*split_parameters(inner))
+        layers = nn.ModuleDict({"layers": nn.ModuleList(inner.layers[first_layer:])})
+        matrices, others = split_parameters(layers)
+        return JointOptimiser(matrices, [*others, inner.norm.weight])
 
     def hidden_states(self, batch: PackedBatch) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of the language model, one [B, L, 192] per layer and the embedding."""
@@ -230,9 +277,17 @@ class LanguageTrainer:
         embedding = self.model.model.language_model.embed_tokens.weight
         options, meant = batch.options.to(self.device), batch.meant.to(self.device)
         ends = functional.rms_norm(states[_EVENT_LAYER][options[:, 0], options[:, 1]], (self._width,))
-        total = _mean_loss(ends @ embedding[self._letters].T, options[:, 2])
-        words = functional.rms_norm(states[_MEANT_LAYER][meant[:, 0], meant[:, 1]], (self._width,)) @ embedding.T
-        return total + _mean_loss(words, meant[:, 2]), float((words.argmax(-1) == meant[:, 2]).float().mean())
+        total = _OPTION_WEIGHT * _mean_loss(ends @ embedding[self._letters].T, options[:, 2])
+        total = total + _OPTION_WEIGHT * self._naming_loss(states, batch.option_words.to(self.device))[0]
+        meaning, words = self._naming_loss(states, meant)
+        total = total + _MEANT_WEIGHT * meaning
+        return total, float((words.argmax(-1) == meant[:, 2]).float().mean())
+
+    def _naming_loss(self, states: tuple[torch.Tensor, ...], places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of naming a word at a place, [N, 3] row, column, word, and the logits [N, vocabulary]."""
+        embedding = self.model.model.language_model.embed_tokens.weight
+        logits = functional.rms_norm(states[_MEANT_LAYER][places[:, 0], places[:, 1]], (self._width,)) @ embedding.T
+        return _mean_loss(logits, places[:, 2]), logits
 
     def _comparison_loss(self, hidden: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing, before the answer, whether a comparison asks for first or last, [B, L, 192]."""
@@ -259,18 +314,21 @@ def train_language(
     resume: bool,
     device: torch.device,
     export: Callable[[], None],
+    course: Course = FROM_NOTHING,
 ) -> list[dict[str, Any]]:
     """Train projector and language model in place for ``minutes``; ``export`` is called after every phase."""
     record = StageRecord("language", folder, minutes)
     torch.manual_seed(1)
     trainer = LanguageTrainer(model, tokenizer, device)
-    optimiser = trainer.optimiser()
+    optimiser = trainer.optimiser(course.rate)
+    text_optimiser = trainer.text_optimiser(course.reading_from)
     phase_number, first_clip = 0, 0
     saved = record.load() if resume else None
     if saved is not None:
         model.load_state_dict(saved[0]["model"])
         trainer.heads.load_state_dict(saved[0]["heads"])
         optimiser.load_state_dict(saved[0]["optimiser"])
+        text_optimiser.load_state_dict(saved[0]["text_optimiser"])
         phase_number, first_clip = saved[0]["phase"], saved[0]["next_clip"]
     model.model.vision_tower.eval().requires_grad_(False)
     pool = ClipPool(model.model.vision_tower, device, _POOL_CAPACITY, first_clip)
@@ -278,24 +336,29 @@ def train_language(
 
     def state() -> dict[str, Any]:
         parts = {"model": model.state_dict(), "heads": trainer.heads.state_dict(), "optimiser": optimiser.state_dict()}
+        parts |= {"text_optimiser": text_optimiser.state_dict()}
         return parts | {"phase": phase_number, "next_clip": pool.next_clip}
 
     while record.progress < 1.0:
-        phase = PHASES[phase_number]
+        phase = course.phases[phase_number]
         if phase.frames:
             pool.add(phase.additions if len(pool) >= _FIRST_CLIPS else _FIRST_CLIPS)
-        values = _train_step(trainer, optimiser, pool, phase, record)
+        values: dict[str, float] = {}
+        if means.values.get("reading", 0.0) < _READ_WELL or record.step % _READING_INTERVAL == 0:
+            values |= _read_step(trainer, text_optimiser, course, record)
+        if phase.frames:
+            values |= _train_step(trainer, optimiser, pool, phase, course, record)
         means.update(values)
         record.advance(means.values)
         if record.step % 25 == 0:
             record.note({"frames": phase.frames, "clips": pool.next_clip, **means.rounded()})
-        if _phase_is_over(phase, record, means):
+        if phase is not course.phases[-1] and _phase_is_over(phase, record, means):
             record.note({"frames": phase.frames, "phase": "finished", **means.rounded()})
             phase_number, means = phase_number + 1, RunningMean()
             record.save(state())
             export()
         record.save_if_due(state())
-    record.note({"frames": PHASES[phase_number].frames, "phase": "finished", **means.rounded()})
+    record.note({"frames": course.phases[phase_number].frames, "phase": "finished", **means.rounded()})
     record.save(state(), finished=True)
     record.close()
     export()
@@ -304,30 +367,39 @@ def train_language(
 
 def _phase_is_over(phase: Phase, record: StageRecord, means: RunningMean) -> bool:
     """Tell whether the clip should grow now."""
-    if phase is PHASES[-1]:
-        return False
     wanted = SKILLS if phase.frames else ("reading",)
     known = [means.values[skill] for skill in wanted if skill in means.values]
     good = record.step % 25 == 0 and len(known) >= min(4, len(wanted)) and float(np.mean(known)) >= phase.enough
     return good or record.progress >= phase.until
 
 
+def _read_step(
+    trainer: LanguageTrainer, optimiser: JointOptimiser, course: Course, record: StageRecord
+) -> dict[str, float]:
+    """Train on one batch of texts."""
+    batch = trainer.packer.read(course.readings, np.random.default_rng([48, record.step]))
+    with optimiser.alone(trainer.model):
+        loss, known = trainer.reading_loss(batch)
+        torch.autograd.backward(loss)
+    optimiser.step(schedule(record.progress, record.step, warm_up=60, decay_from=course.decay_from))
+    return {"reading": known}
+
+
 def _train_step(
-    trainer: LanguageTrainer, optimiser: JointOptimiser, pool: ClipPool, phase: Phase, record: StageRecord
+    trainer: LanguageTrainer,
+    optimiser: JointOptimiser,
+    pool: ClipPool,
+    phase: Phase,
+    course: Course,
+    record: StageRecord,
 ) -> dict[str, float]:
     """Train on one batch; in the last phase every fifth batch has 8 frames, so that shorter clips stay known."""
     generator = np.random.default_rng([47, record.step])
-    reading, known = trainer.reading_loss(trainer.packer.read(_READING_BATCH, generator))
-    factor = schedule(record.progress, record.step, warm_up=60, decay_from=0.78)
-    if not phase.frames:
-        torch.autograd.backward(reading)
-        optimiser.step(factor)
-        return {"reading": known}
     shorter = phase.frames == SLOT_COUNT and record.step % 5 == 4
     frames, clips = (SLOT_COUNT // 2, 2 * phase.clips) if shorter else (phase.frames, phase.clips)
     views = pool.draw(clips, frames, generator)
     batch = trainer.packer.pack(views, phase.questions, generator, phase.gaps)
     loss, values = trainer.loss(views, batch)
-    torch.autograd.backward(loss + _READING_WEIGHT * reading)
-    optimiser.step(factor)
-    return values | {"reading": known}
+    torch.autograd.backward(loss)
+    optimiser.step(schedule(record.progress, record.step, warm_up=60, decay_from=course.decay_from))
+    return values
