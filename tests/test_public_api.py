@@ -10,11 +10,11 @@ import pytest
 import earlytom
 
 PUBLIC = [
-    "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastVID",
-    "HoliTom", "InnerMerging", "Method", "MethodError", "ModelError", "PruneVid", "RandomSelection", "Reduction",
-    "Sampling", "Trace", "Uncompressed", "UniformSubsampling", "Video", "VideoError", "VideoQA", "VisionZip",
-    "__version__", "compose", "compress", "make_method", "parse_method", "prepare", "read_video", "sample_questions",
-    "sample_videos", "shipped_model",
+    "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastV",
+    "FastVID", "HoliTom", "InnerMerging", "Method", "MethodError", "ModelError", "PruneVid", "PyramidDrop",
+    "RandomSelection", "Reduction", "Sampling", "ToMe", "Trace", "Uncompressed", "UniformSubsampling", "Video",
+    "VideoError", "VideoQA", "VisionZip", "__version__", "compose", "compress", "load", "make_method",
+    "parse_method", "prepare", "read_video", "sample_questions", "sample_videos", "shipped_model",
 ]  # fmt: skip
 
 _MEASURE = """

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from earlytom.methods.compose import Composition, compose
     from earlytom.methods.dycoke import DyCoke
     from earlytom.methods.earlytom import EarlyTom
+    from earlytom.methods.fastv import FastV
     from earlytom.methods.fastvid import FastVID
     from earlytom.methods.holitom import HoliTom
     from earlytom.methods.inner_merging import InnerMerging
     from earlytom.methods.none import Uncompressed
     from earlytom.methods.prunevid import PruneVid
+    from earlytom.methods.pyramiddrop import PyramidDrop
     from earlytom.methods.random import RandomSelection
+    from earlytom.methods.tome import ToMe
     from earlytom.methods.uniform import UniformSubsampling
     from earlytom.methods.visionzip import VisionZip
     from earlytom.reduction import Reduction
     from earlytom.runtime import compress, prepare
-    from earlytom.runtime.pipeline import Answer, VideoQA
+    from earlytom.runtime.pipeline import Answer, VideoQA, load
     from earlytom.shipped import sample_questions, sample_videos, shipped_model
     from earlytom.trace import Trace
     from earlytom.video import Sampling, Video, read_video
@@ -41,6 +44,7 @@ _HOMES = {
     "DyCoke": "earlytom.methods.dycoke",
     "EarlyTom": "earlytom.methods.earlytom",
     "EarlyTomError": "earlytom.errors",
+    "FastV": "earlytom.methods.fastv",
     "FastVID": "earlytom.methods.fastvid",
     "HoliTom": "earlytom.methods.holitom",
     "InnerMerging": "earlytom.methods.inner_merging",
@@ -48,9 +52,11 @@ _HOMES = {
     "MethodError": "earlytom.errors",
     "ModelError": "earlytom.errors",
     "PruneVid": "earlytom.methods.prunevid",
+    "PyramidDrop": "earlytom.methods.pyramiddrop",
     "RandomSelection": "earlytom.methods.random",
     "Reduction": "earlytom.reduction",
     "Sampling": "earlytom.video",
+    "ToMe": "earlytom.methods.tome",
     "Trace": "earlytom.trace",
     "Uncompressed": "earlytom.methods.none",
     "UniformSubsampling": "earlytom.methods.uniform",
@@ -60,6 +66,7 @@ _HOMES = {
     "VisionZip": "earlytom.methods.visionzip",
     "compose": "earlytom.methods.compose",
     "compress": "earlytom.runtime",
+    "load": "earlytom.runtime.pipeline",
     "make_method": "earlytom.methods",
     "parse_method": "earlytom.methods",
     "prepare": "earlytom.runtime",
@@ -77,6 +84,7 @@ __all__ = [
     "DyCoke",
     "EarlyTom",
     "EarlyTomError",
+    "FastV",
     "FastVID",
     "HoliTom",
     "InnerMerging",
@@ -84,9 +92,11 @@ __all__ = [
     "MethodError",
     "ModelError",
     "PruneVid",
+    "PyramidDrop",
     "RandomSelection",
     "Reduction",
     "Sampling",
+    "ToMe",
     "Trace",
     "Uncompressed",
     "UniformSubsampling",
@@ -97,6 +107,7 @@ __all__ = [
     "__version__",
     "compose",
     "compress",
+    "load",
     "make_method",
     "parse_method",
     "prepare",

@@ -229,16 +229,27 @@ def test_bfloat16_runs_and_counts_alike(family) -> None:
     assert all(clip.tokens == clip.budget for clip in trace.videos)
 
 
-def test_hand_decoding_goes_on_behind_a_shortened_prompt(family) -> None:
-    """forward() with a cache, step by step, as people write it who do not use generate()."""
-    model, inputs = built(family), prompts(family, 1)
-    with prefill_of(model) as seen, torch.no_grad(), earlytom.compress(model, QUARTER):
-        output = model(**inputs, use_cache=True)
-        mask, new = inputs["attention_mask"], inputs["input_ids"][:, :0]
+@pytest.mark.parametrize("masked", [True, False], ids=["mask", "no mask"])
+@pytest.mark.parametrize("method", [QUARTER, "holitom:retention=0.3", "prunevid:retention=0.3"])
+def test_hand_decoding_goes_on_behind_a_shortened_prompt(family, method, masked) -> None:
+    """forward() with a cache, step by step; prompts of equal length need no mask, but may not stay equally long."""
+    model, case = built(family), family_case(family)
+    both = case.batch([[case.clip(6, 0)], [case.clip(6, 1)]])
+    # The second prompt's text in front is one token longer: without it both are equally long.
+    inputs = {name: value for name, value in both.items() if name != "attention_mask"}
+    inputs["input_ids"] = torch.stack([both["input_ids"][0].roll(-1), both["input_ids"][1]])
+    inputs["input_ids"][0, -1] = 7
+    if "mm_token_type_ids" in both:
+        inputs["mm_token_type_ids"] = torch.stack([both["mm_token_type_ids"][0].roll(-1), both["mm_token_type_ids"][1]])
+    mask = torch.ones_like(inputs["input_ids"])
+    with prefill_of(model) as seen, torch.no_grad(), earlytom.compress(model, method):
+        output = model(**inputs, **({"attention_mask": mask} if masked else {}), use_cache=True)
+        new = inputs["input_ids"][:, :0]
         for _ in range(4):
-            token = output.logits[:, -1:].argmax(dim=-1)
-            new, mask = torch.cat([new, token], dim=1), torch.cat([mask, mask.new_ones(1, 1)], dim=1)
-            output = model(input_ids=token, attention_mask=mask, past_key_values=output.past_key_values, use_cache=True)
+            token = output.logits[:, -1:].argmax(dim=-1).clamp_max(200)
+            new, mask = torch.cat([new, token], dim=1), torch.cat([mask, mask.new_ones(2, 1)], dim=1)
+            given = {"attention_mask": mask} if masked else {}
+            output = model(input_ids=token, **given, past_key_values=output.past_key_values, use_cache=True)
             expected = recompute(model, seen[0], new)
             torch.testing.assert_close(output.logits[:, -1], expected, atol=1e-4, rtol=1e-4)
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earlytom.errors import CompressionError
-from earlytom.models.prompt import check_placeholders, keep_first, shorten_prompt
+from earlytom.models.prompt import by_frame, check_placeholders, keep_first, shorten_prompt
+from earlytom.types import FrameGrid, KeptTokens
 
 
 @st.composite
@@ -65,6 +66,18 @@ def test_take_fills_the_gaps() -> None:
     is_video = torch.tensor([[False, True, True], [False, False, False]])
     short = shorten_prompt(keep_first(is_video, [2], [1]), is_video, pad_right=False)
     assert short.take(torch.tensor([[5, 6, 7], [1, 2, 3]]), -1).tolist() == [[-1, 5, 6], [1, 2, 3]]
+
+
+def test_tokens_go_into_the_order_of_their_frames_and_each_needs_a_place() -> None:
+    grid = FrameGrid(frames=3, rows=1, columns=2)
+    tokens = KeptTokens(features=torch.arange(4.0)[:, None], places=torch.tensor([5, 0, 4, 1]))
+    (ordered,), counts = by_frame([tokens], [grid])
+    assert ordered.places.tolist() == [0, 1, 5, 4]
+    assert ordered.features.flatten().tolist() == [1, 3, 0, 2]
+    assert counts == [[2, 0, 2]]
+    crowded = KeptTokens(features=torch.zeros(3, 1), places=torch.tensor([2, 2, 3]))
+    with pytest.raises(CompressionError, match="3 tokens were kept in one frame of 2"):
+        by_frame([crowded], [grid])
 
 
 def test_placeholders_must_match() -> None:

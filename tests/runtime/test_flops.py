@@ -62,6 +62,8 @@ def test_operations_of_llava_onevision_equal_the_formulas(onevision) -> None:
     assert found.prefill == language_model_flops(6273, 3584, 18944, 28, 28, 4, 152128)
     assert found.total == found.encoder + found.projection + found.prefill
     merged = count_flops(onevision, inputs, frames=32, prefill_tokens=628, frames_after={6: 22, 14: 16, 20: 14})
+    at_the_end = count_flops(onevision, inputs, frames=32, prefill_tokens=628, frames_after={25: 8})
+    assert (at_the_end.encoder, at_the_end.projection * 4) == (found.encoder, found.projection)
     layer = (siglip_flops() - siglip_flops(layers=0)) // 26
     assert merged.encoder == 32 * siglip_flops(layers=0) + layer * (7 * 32 + 8 * 22 + 6 * 16 + 5 * 14)
 
@@ -77,6 +79,32 @@ def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
     windows = 28 * 2 * (2 * sum(size**2 for size in (64, 64, 32, 32, 32, 16)) * 1280)
     linear = 32 * 2 * 240 * (4 * 1280**2 + 3 * 1280 * 3420)
     assert found.encoder == 384 * (whole + windows + linear + 2 * 240 * 3 * 2 * 14**2 * 1280)
+
+
+def test_the_other_families_at_true_size() -> None:
+    """LLaVA-Video-7B, Qwen3-VL-8B and InternVL3-8B: token counts, and operations that the formulas give."""
+    video = sizes.llava_video()
+    assert tokens_of(video, sizes.frame_inputs(video, 64, 64 * 13 * 14, 384)) == 10816
+    found = count_flops(video, sizes.frame_inputs(video, 1, 13 * 14, 384), frames=64, prefill_tokens=11648)
+    assert found.encoder == 64 * siglip_flops()
+    assert found.prefill == language_model_flops(11648, 3584, 18944, 28, 28, 4, 152064)
+
+    qwen3 = sizes.qwen3_vl()
+    assert tokens_of(qwen3, sizes.timestamped_inputs(qwen3, 128, 192, 320)) == 128 * 60
+    found = count_flops(qwen3, sizes.timestamped_inputs(qwen3, 1, 192, 320), frames=128, prefill_tokens=9000)
+    layer = 4 * 240 * 1152**2 + 2 * 240**2 * 1152 + 2 * 240 * 1152 * 4304
+    assert found.encoder == 128 * 2 * (27 * layer + 240 * 3 * 2 * 16**2 * 1152)
+    projections = 4096 * (2 * 32 * 128 + 2 * 8 * 128)
+    assert found.prefill == 2 * 36 * (9000 * projections + 2 * 9000**2 * 32 * 128 + 3 * 9000 * 4096 * 12288) + (
+        2 * 4096 * 151936
+    )
+
+    internvl = sizes.internvl()
+    assert tokens_of(internvl, sizes.labelled_inputs(internvl, 32, 448)) == 32 * 256
+    found = count_flops(internvl, sizes.labelled_inputs(internvl, 1, 448), frames=32, prefill_tokens=8500)
+    layer = 4 * 1025 * 1024**2 + 2 * 1025**2 * 1024 + 2 * 1025 * 1024 * 4096
+    assert found.encoder == 32 * 2 * (24 * layer + 1024 * 3 * 14**2 * 1024)
+    assert found.prefill == language_model_flops(8500, 3584, 18944, 28, 28, 4, 151674)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError, ModelError
 from earlytom.models.attention import captured_outputs, decoder_query_and_keys, heads_mean, heads_received_attention
 from earlytom.models.base import FrameVisitor
-from earlytom.models.prompt import HostPrompt, shorten_prompt
+from earlytom.models.prompt import HostPrompt, by_frame, shorten_prompt
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["InternVLAdapter"]
@@ -219,18 +219,17 @@ class InternVLAdapter:
         kept: Sequence[KeptTokens],
     ) -> PrefillInputs:
         pictures = _read_pictures(prompt.ids, cast(Any, model).config)
-        keep, features = torch.ones_like(prompt.ids, dtype=torch.bool), []
+        keep = torch.ones_like(prompt.ids, dtype=torch.bool)
         is_video = torch.zeros_like(keep)
         for run in pictures.frames():
             is_video[run.row, run.start : run.stop] = True
-        for clip, grid, tokens in zip(pictures.clips, grids, kept, strict=True):
-            ordered, counts = _by_frame(tokens, grid)
-            features.append(ordered)
-            _leave_out(keep, clip, counts)
+        ordered, counts = by_frame(kept, grids)
+        for clip, left in zip(pictures.clips, counts, strict=True):
+            _leave_out(keep, clip, left)
         short = shorten_prompt(keep, is_video, pad_right=prompt.right_padded)
         device = inputs["input_ids"].device
         embeds = cast(Any, model).get_input_embeddings()(short.take(prompt.ids, 0).to(device, non_blocking=True))
-        embeds = _put(embeds, short.take(is_video, 0), torch.cat(features))
+        embeds = _put(embeds, short.take(is_video, 0), torch.cat([tokens.features for tokens in ordered]))
         if pictures.images:
             pixels = inputs["pixel_values"][_tiles(pictures.images)]
             of_images = cast(Any, model).model.get_image_features(pixels, return_dict=True).pooler_output
@@ -377,13 +376,6 @@ def _labelled(run: _Run, values: Sequence[int], earlier: _Run | None) -> _Run:
 def _put(embeds: Tensor, places: Tensor, features: Tensor) -> Tensor:
     """``embeds`` [B, S, C] with ``features`` in the ``places`` [B, S], in their order."""
     return embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), features.to(embeds))
-
-
-def _by_frame(tokens: KeptTokens, grid: FrameGrid) -> tuple[Tensor, list[int]]:
-    """The kept [K, C] features, frame behind frame, and how many each of the clip's frames has."""
-    frames = tokens.places.cpu() // grid.tokens_per_frame
-    order = torch.argsort(frames, stable=True).to(tokens.features.device)
-    return tokens.features[order], torch.bincount(frames, minlength=grid.frames).tolist()
 
 
 def _leave_out(keep: Tensor, clip: Sequence[_Run], counts: Sequence[int]) -> None:

@@ -37,6 +37,8 @@ _CONSUMED = (
     "mm_token_type_ids",
     "inputs_embeds",
 )
+# What positions are made from.
+_ON_HOST = ("image_grid_thw", "second_per_grid_ts", "position_ids")
 _TEXT, _IMAGE, _VIDEO = 0, 1, 2
 
 
@@ -68,7 +70,11 @@ def packed_prompt(model: Any, inputs: Mapping[str, Any]) -> HostPrompt | None:
         )
     if model.get_input_embeddings().weight.is_meta:
         raise ModelError("a model with offloaded weights cannot be compressed; load it whole")
-    return HostPrompt(ids=ids.cpu(), mask=torch.ones_like(ids, device="cpu") if mask is None else mask.cpu())
+    return HostPrompt(
+        ids=ids.cpu(),
+        mask=torch.ones_like(ids, device="cpu") if mask is None else mask.cpu(),
+        others={name: torch.as_tensor(inputs[name]).cpu() for name in _ON_HOST if inputs.get(name) is not None},
+    )
 
 
 def packed_grids(model: Any, inputs: Mapping[str, Any], prompt: HostPrompt) -> list[FrameGrid]:
@@ -129,7 +135,7 @@ def assemble_prompt(
     places = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
     embeds = embeds.masked_scatter(places, torch.cat([tokens.features for tokens in kept]).to(embeds))
     mask = short.take(prompt.mask, 0)
-    whole = _positions(model, inputs, prompt, grids)
+    whole = _positions(model, prompt, grids)
     positions = _short_positions(whole, prompt, config, grids, kept, short, device)
     # Stock counts text positions besides, which tell packed sequences apart; padding has 0.
     count = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0).to(device, non_blocking=True)
@@ -149,29 +155,27 @@ def assemble_prompt(
     )
 
 
-def _positions(model: Any, inputs: Mapping[str, Any], prompt: HostPrompt, grids: Sequence[FrameGrid]) -> Tensor:
+def _positions(model: Any, prompt: HostPrompt, grids: Sequence[FrameGrid]) -> Tensor:
     """[3, B, S] int64 on the host: the positions of the uncompressed prompt, the caller's own where given."""
-    given = inputs.get("position_ids")
+    given = prompt.others.get("position_ids")
     if given is not None:
         if given.dim() != 3 or given.shape[0] not in (3, 4) or given.shape[1:] != prompt.ids.shape:
             raise CompressionError(
                 f"position_ids must be [3, {', '.join(map(str, prompt.ids.shape))}] or the same with text positions "
                 f"in front, got {tuple(given.shape)}"
             )
-        found: Tensor = given[-3:].cpu()
-        return found
+        return given[-3:]
     kinds = torch.full_like(prompt.ids, _TEXT, dtype=torch.int32)
     kinds[prompt.ids == model.config.image_token_id] = _IMAGE
     kinds[prompt.ids == model.config.video_token_id] = _VIDEO
     merge = model.config.vision_config.spatial_merge_size
     videos = torch.tensor([[grid.frames, grid.rows * merge, grid.columns * merge] for grid in grids])
-    images, seconds = inputs.get("image_grid_thw"), inputs.get("second_per_grid_ts")
     positions, _ = model.model.get_rope_index(
         prompt.ids,
         mm_token_type_ids=kinds,
-        image_grid_thw=None if images is None else images.cpu(),
+        image_grid_thw=prompt.others.get("image_grid_thw"),
         video_grid_thw=videos,
-        second_per_grid_ts=seconds.cpu() if isinstance(seconds, Tensor) else seconds,
+        second_per_grid_ts=prompt.others.get("second_per_grid_ts"),
         attention_mask=prompt.mask,
     )
     return positions

@@ -19,6 +19,9 @@ from earlytom.models.base import FrameVisitor
 from earlytom.ops import received_attention
 from earlytom.types import FrameGrid
 
+# Values of the joint projection that are rotated at once, in float32 (64 MiB).
+_CHUNK_VALUES = 1 << 24
+
 __all__ = ["FrameLayout", "mean_of_patches", "run_block"]
 
 
@@ -47,6 +50,11 @@ class FrameLayout:
         """[P] int64: the place in the sequence of each merge unit in raster order."""
         return None if self.order is None else torch.argsort(self.order)
 
+    @cached_property
+    def _tables(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """The last rotary embedding asked for: layers ask for the same one until frames merge."""
+        return {}
+
     def to_sequence(self, patches: Tensor) -> Tensor:
         """Bring [F * L, D] patches into the order of the sequence."""
         if self.order is None:
@@ -60,7 +68,10 @@ class FrameLayout:
 
     def rotary(self, frames: int) -> tuple[Tensor, Tensor]:
         """The rotary embedding of a sequence of frames, [frames * L, E] each."""
-        return self.cosines.repeat(frames, 1), self.sines.repeat(frames, 1)
+        if frames not in self._tables:
+            self._tables.clear()
+            self._tables[frames] = (self.cosines.repeat(frames, 1), self.sines.repeat(frames, 1))
+        return self._tables[frames]
 
     def lengths(self, frames: int, whole: bool, device: torch.device) -> dict[str, Any]:
         """The arguments that tell a block where attention ends: at frames (``whole``) or at windows."""
@@ -106,9 +117,13 @@ def _split_heads(projected: Tensor, layout: FrameLayout, heads: int) -> tuple[Te
 
 
 def _received(projected: Tensor, layout: FrameLayout, heads: int, scale: float) -> Tensor:
-    """Attention received by each patch, [F, L] float32."""
-    queries, keys = (_rotate(part, layout) for part in _split_heads(projected, layout, heads))
-    return received_attention(queries, keys, scale=scale)
+    """Attention received by each patch, [F, L] float32; some frames at a time, whose copies need bounded memory."""
+    step = max(1, _CHUNK_VALUES // (layout.patches * projected.shape[-1])) * layout.patches
+    scores = []
+    for part in projected.split(step):
+        queries, keys = (_rotate(states, layout) for states in _split_heads(part, layout, heads))
+        scores.append(received_attention(queries, keys, scale=scale))
+    return torch.cat(scores)
 
 
 def _mean_keys(projected: Tensor, layout: FrameLayout, heads: int) -> Tensor:
@@ -121,7 +136,8 @@ def _rotate(states: Tensor, layout: FrameLayout) -> Tensor:
     wide = states.float()
     first, second = wide.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    return (wide * layout.cosines.float() + turned * layout.sines.float()).to(states.dtype)
+    cos, sin = layout.cosines.to(wide), layout.sines.to(wide)
+    return (wide * cos + turned * sin).to(states.dtype)
 
 
 def frame_shape(grid: FrameGrid, merge: int) -> Tensor:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
+from earlytom.types import FrameGrid, KeptTokens
 
-__all__ = ["HostPrompt", "ShortPrompt", "check_placeholders", "keep_first", "shorten_prompt"]
+__all__ = ["HostPrompt", "ShortPrompt", "by_frame", "check_placeholders", "keep_first", "shorten_prompt"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostPrompt:
-    """The prompt's ids and mask on the host, copied once before the encoder starts: [B, S] int64 each."""
+    """A prompt on the host, copied once before the encoder starts: later copies would wait for it.
+
+    Attributes:
+        ids, mask: [B, S] int64 each.
+        others: further small tensors that the family needs on the host, by their name in the inputs.
+    """
 
     ids: Tensor
     mask: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def right_padded(self) -> bool:
@@ -107,3 +114,30 @@ def shorten_prompt(keep: Tensor, is_video: Tensor, *, pad_right: bool) -> ShortP
         visual_positions=tuple(tuple(row.nonzero().flatten().tolist()) for row in visual),
         dropped=tuple(is_video.shape[1] - len(row) for row in rows),
     )
+
+
+def by_frame(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:
+    """Bring the tokens of each clip into the order of their frames, for prompts with text between the frames.
+
+    Such a prompt must be cut on the host, so that the places are copied there.
+
+    Returns:
+        The tokens, with places on the host, and for each clip the number of tokens left in each frame.
+
+    Raises:
+        CompressionError: a frame would get more tokens than it had.
+    """
+    ordered, counts = [], []
+    for tokens, grid in zip(kept, grids, strict=True):
+        places = tokens.places.cpu()
+        frames = places // grid.tokens_per_frame
+        counts.append(torch.bincount(frames, minlength=grid.frames).tolist())
+        if max(counts[-1]) > grid.tokens_per_frame:
+            raise CompressionError(
+                f"{max(counts[-1])} tokens were kept in one frame of {grid.tokens_per_frame}: a method must give each "
+                "token it keeps a place of its own"
+            )
+        order = torch.argsort(frames, stable=True)
+        features = tokens.features[order.to(tokens.features.device, non_blocking=True)]
+        ordered.append(KeptTokens(features=features, places=places[order]))
+    return ordered, counts

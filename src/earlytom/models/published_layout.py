@@ -34,6 +34,7 @@ _TABLES = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 # SigLIP so400m/14@384, which every published checkpoint has; LLaVA leaves out the last of its layers.
 _SO400M = {"hidden_size": 1152, "num_attention_heads": 16, "num_hidden_layers": 27, "image_size": 384}
 
+_REQUIRED = ("mm_patch_merge_type",)
 _TEXT_KEYS = (
     "vocab_size",
     "hidden_size",
@@ -60,12 +61,13 @@ _OPTIONAL_TEXT_KEYS = (
     "use_cache",
     "use_sliding_window",
 )
-# Settings that would change what the model computes, and the values that are supported; absent is the first.
+# Settings that would change what the model computes, and the values that are supported; absent is the first, except for
+# those of _REQUIRED, where the original then takes another one.
 _SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "mm_patch_merge_type": ("spatial_unpad",),
     "mm_projector_type": ("mlp2x_gelu",),
     "mm_vision_select_layer": (-2,),
     "mm_vision_select_feature": ("patch",),
-    "mm_patch_merge_type": ("spatial_unpad",),
     "mm_resampler_type": (None,),
     "mm_use_im_start_end": (False,),
     "mm_use_im_patch_token": (False,),
@@ -84,7 +86,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
     if not isinstance(tower, str) or "siglip" not in tower.lower():
         raise ModelError(f"mm_vision_tower in config.json must name a SigLIP tower, got {tower!r}")
     for key, allowed in _SETTINGS.items():
-        value = config.get(key, allowed[0])
+        value = config.get(key, None if key in _REQUIRED else allowed[0])
         if value not in allowed:
             raise ModelError(f"{key} in config.json must be {' or '.join(map(repr, allowed))}, got {value!r}")
 

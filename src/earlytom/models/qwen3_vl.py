@@ -25,7 +25,7 @@ from earlytom.models.attention import decoder_query_and_keys
 from earlytom.models.base import FrameVisitor
 from earlytom.models.mrope import assemble_prompt, clip_patches, clip_positions, packed_grids, packed_prompt
 from earlytom.models.packed_vision import FrameLayout, frame_shape, mean_of_patches, run_block
-from earlytom.models.prompt import HostPrompt, ShortPrompt, shorten_prompt
+from earlytom.models.prompt import HostPrompt, ShortPrompt, by_frame, shorten_prompt
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["Qwen3VLAdapter"]
@@ -77,7 +77,8 @@ class Qwen3VLAdapter:
             hidden = frames.flatten(0, 1)
             if index in aside:
                 earlier = [*earlier, frames]
-        return torch.cat([hidden.unflatten(0, (-1, layout.patches)), *earlier], dim=-1)
+        last = hidden.unflatten(0, (-1, layout.patches))
+        return torch.cat([last, *(states.to(last.device) for states in earlier)], dim=-1)
 
     def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
         visual = cast(Any, model).model.visual
@@ -102,7 +103,7 @@ class Qwen3VLAdapter:
         kept: Sequence[KeptTokens],
     ) -> PrefillInputs:
         config, width = cast(Any, model).config, cast(Any, model).get_input_embeddings().embedding_dim
-        kept, counts = _by_frame(kept, grids)
+        kept, counts = by_frame(kept, grids)
         is_video = prompt.ids == config.video_token_id
         short = shorten_prompt(_keep_frames(config, prompt, grids, counts), is_video, pad_right=prompt.right_padded)
         final = [replace(tokens, features=tokens.features[:, :width]) for tokens in kept]
@@ -190,33 +191,6 @@ def _check_frames(config: Any, prompt: HostPrompt, grids: Sequence[FrameGrid]) -
                 f"together, {grid.tokens_per_frame} between a vision_start (id {config.vision_start_token_id}) and a "
                 f"vision_end (id {config.vision_end_token_id}) of its own; pass the processor's input_ids unchanged"
             )
-
-
-def _by_frame(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:
-    """Bring the tokens of each clip into the order of their frames, in which the prompt has room for them.
-
-    The prompt must be cut on the host, so that the places are copied there.
-
-    Returns:
-        The tokens, with places on the host, and for each clip the number of tokens left in each frame.
-
-    Raises:
-        CompressionError: a frame would get more tokens than it had.
-    """
-    ordered, counts = [], []
-    for tokens, grid in zip(kept, grids, strict=True):
-        places = tokens.places.cpu()
-        frames = places // grid.tokens_per_frame
-        counts.append(torch.bincount(frames, minlength=grid.frames).tolist())
-        if max(counts[-1]) > grid.tokens_per_frame:
-            raise CompressionError(
-                f"{max(counts[-1])} tokens were kept in one frame of {grid.tokens_per_frame}: a method must give each "
-                "token it keeps a place of its own"
-            )
-        order = torch.argsort(frames, stable=True)
-        features = tokens.features[order.to(tokens.features.device, non_blocking=True)]
-        ordered.append(KeptTokens(features=features, places=places[order]))
-    return ordered, counts
 
 
 def _keep_frames(

@@ -18,7 +18,7 @@ from earlytom.methods import make_method
 from earlytom.models import find_adapter
 from earlytom.runtime.encode import encode_videos, plan_encoder
 from earlytom.runtime.generation import check_generation, named_arguments, with_mask, with_new_token_limits
-from earlytom.runtime.inner import language_model_stages, plan_language_model
+from earlytom.runtime.language import language_model_stages, plan_language_model
 from earlytom.trace import CallTrace, Stopwatch, Trace, VideoTrace
 from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
 
@@ -155,12 +155,17 @@ class _Shortened:
     def arguments(self, given: Mapping[str, Any], cached: int) -> dict[str, Any]:
         """What replaces the arguments of a step behind this prompt, when ``cached`` tokens are in the cache."""
         changed: dict[str, Any] = {}
+        new = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        behind = cached - self.mask.shape[1]
         if given.get("attention_mask") is not None:
             newer = given["attention_mask"][:, self.length :].to(self.mask)
             changed["attention_mask"] = torch.cat([self.mask, newer], dim=1)
+        elif bool((self.mask == 0).any()):
+            # Prompts that needed no padding may have been shortened to unequal lengths, which do.
+            newer = self.mask.new_ones(self.mask.shape[0], behind + new.shape[1])
+            changed["attention_mask"] = torch.cat([self.mask, newer], dim=1)
         if self.next_position is not None and given.get("position_ids") is None:
-            new = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
-            steps = torch.arange(new.shape[1], device=self.next_position.device) + cached - self.mask.shape[1]
+            steps = torch.arange(new.shape[1], device=self.next_position.device) + behind
             changed["position_ids"] = (self.next_position + steps).expand(3, -1, -1)
         return changed
 

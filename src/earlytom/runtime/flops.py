@@ -71,7 +71,7 @@ def count_flops(
 
     Args:
         model: a supported model on the meta device.
-        inputs: the processor's output for a clip of a single frame; ``pixel_values_videos`` on the meta device.
+        inputs: the processor's output for a clip of a single frame, its pixels on the meta device.
         frames: frames that enter the encoder.
         prefill_tokens: tokens that the language model gets: text, kept visual tokens, newlines.
         frames_after: frames that are left after each encoder layer where some merge; none merge if ``None``.
@@ -95,17 +95,17 @@ def count_flops(
         projection = _counted(lambda: adapter.project(model, hidden, grid))
         prefill = _counted(lambda: _prefill(model, prefill_tokens))
     layers = [after - before for before, after in zip([0, *visitor.totals], visitor.totals, strict=False)]
-    encoder = sum(count * cost for count, cost in zip(entering, layers, strict=True))
+    encoder = sum(count * cost for count, cost in zip(entering[:-1], layers, strict=True))
     return Flops(encoder=encoder, projection=entering[-1] * projection, prefill=prefill)
 
 
 def _frames_entering(frames: int, frames_after: Mapping[int, int], depth: int) -> list[int]:
-    """The frames that enter each layer, and at the end those that leave the last one in its place."""
+    """The frames that enter each layer, and those that leave the last one."""
     wrong = [layer for layer in frames_after if not 0 <= layer < depth]
     if wrong:
         raise CompressionError(f"frames_after names layer {wrong[0]}, the encoder has layers 0 to {depth - 1}")
     left = [frames]
-    for layer in range(depth - 1):
+    for layer in range(depth):
         left.append(frames_after.get(layer, left[-1]))
     if left != sorted(left, reverse=True) or left[-1] < 1:
         raise CompressionError(f"frames_after must fall from at most {frames} to at least 1, got {dict(frames_after)}")

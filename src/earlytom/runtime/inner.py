@@ -12,14 +12,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from earlytom.errors import CompressionError, MethodError
+from earlytom.errors import CompressionError, ModelError
 from earlytom.ops import last_query_attention
 from earlytom.reduction import Reduction
 from earlytom.trace import LanguageReduction
@@ -29,79 +29,34 @@ if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.models.base import ModelAdapter
     from earlytom.trace import CallTrace
-    from earlytom.types import LanguagePlan, PrefillInputs
+    from earlytom.types import LanguagePlan
 
-__all__ = ["language_model_stages", "plan_language_model"]
-
-
-def plan_language_model(adapter: ModelAdapter, model: nn.Module, method: Method) -> LanguagePlan:
-    """What the method wants from the language model. Raises `MethodError` when it cannot be had."""
-    plan = method.llm_plan(len(adapter.decoder_layers(model)))
-    earliest = adapter.earliest_reduction(model)
-    if plan.reduce_before and plan.reduce_before[0] < earliest:
-        raise MethodError(
-            f"method {method.name!r} acts before layer {plan.reduce_before[0]} of the language model, but this one "
-            f"still adds visual features to its first layers: tokens can be reduced before layer {earliest} at the "
-            "earliest"
-        )
-    # Where a position is no number in the sequence, the tokens that are left have none to close ranks to.
-    return plan if adapter.sequential_positions else replace(plan, renumber=False)
+__all__ = ["reducing"]
 
 
 @contextmanager
-def language_model_stages(
-    adapter: ModelAdapter, model: nn.Module, method: Method, prepared: PrefillInputs, trace: CallTrace
-) -> Iterator[None]:
-    """Install what acts inside the language model, for one call of ``generate`` or ``forward``.
-
-    That is the method's stage, and what the model wants to have there besides (`PrefillInputs.language_arguments`).
-
-    Raises:
-        MethodError: the method does not fit the language model.
-        CompressionError: the call ended without the stage having run, or uses what it cannot work with.
-    """
-    with (
-        _extra_arguments(cast(Any, model).model.language_model, prepared),
-        _reducing(adapter, model, method, prepared.visual_positions, trace),
-    ):
-        yield
-
-
-@contextmanager
-def _extra_arguments(language_model: nn.Module, prepared: PrefillInputs) -> Iterator[None]:
-    """Hand the language model further arguments when it is called first, which is the prefill."""
-    extra = prepared.language_arguments
-    if not extra:
-        yield
-        return
-    pending = [threading.get_ident()]
-    samples = prepared.arguments["inputs_embeds"].shape[0]
-
-    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if pending != [threading.get_ident()]:
-            return None
-        pending.clear()
-        repeats = kwargs["inputs_embeds"].shape[0] // samples
-        return args, kwargs | {name: make(repeats) for name, make in extra.items()}
-
-    handle = language_model.register_forward_pre_hook(add, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _reducing(
+def reducing(
     adapter: ModelAdapter,
     model: nn.Module,
     method: Method,
+    plan: LanguagePlan,
     visual_positions: Sequence[Sequence[int]],
     trace: CallTrace,
 ) -> Iterator[None]:
-    """Install the method's own stage; ``visual_positions`` are those of each sample's visual tokens in the prefill."""
+    """Install the method's own stage for one call of ``generate`` or ``forward``.
+
+    Args:
+        adapter: the model's family.
+        model: the model.
+        method: the method.
+        plan: what it wants from this language model.
+        visual_positions: for each sample the positions of its visual tokens in the prompt that will be prefilled.
+        trace: of the call.
+
+    Raises:
+        CompressionError: the call ended without the stage having run, or uses what it cannot work with.
+    """
     layers = adapter.decoder_layers(model)
-    plan = plan_language_model(adapter, model, method)
     trace.decoder_layers, trace.visual_tokens = len(layers), tuple(map(len, visual_positions))
     if not plan.reduce_before or not any(visual_positions):
         yield
@@ -135,6 +90,9 @@ class _Kept:
     index: Tensor
     filler: Tensor | None
 
+    def to(self, device: torch.device) -> _Kept:
+        return _Kept(self.index.to(device), None if self.filler is None else self.filler.to(device))
+
 
 class _Session:
     """State of one call: which positions of the prefilled sequence each layer still has."""
@@ -167,10 +125,9 @@ class _Session:
         """Forward pre-hook of decoder layer ``index``: cut what it gets, and reduce where the method asks for it."""
         if threading.get_ident() != self._thread:
             return args, kwargs
-        hidden: Tensor = args[0]
+        hidden, kwargs = self._on_device_of(layer, args[0], kwargs)
         if index == min(self._reduce_before) - 1:
             self._begin_step(hidden, kwargs)
-        kwargs = dict(kwargs)
         earlier = [boundary for boundary in self._kept if boundary <= index]
         if earlier:
             kwargs = self._cut_once(max(earlier), kwargs, layer)
@@ -181,6 +138,20 @@ class _Session:
         if self._prefilling and index + 1 in self._reduce_before and not self._attends_behind:
             self._attention = self._attend(layer, hidden, kwargs)
         return (hidden, *args[1:]), kwargs
+
+    def _on_device_of(self, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Bring everything to the layer's device: where layers lie on several, stock moves it behind this hook."""
+        device = next(layer.parameters()).device
+        if device.type == "meta":
+            raise ModelError("tokens cannot be reduced inside a language model with offloaded layers; load it whole")
+        self._visual = [row.to(device, non_blocking=True) for row in self._visual]
+        self._attention = [row.to(device, non_blocking=True) for row in self._attention]
+        moved = {
+            name: tuple(part.to(device) for part in value) if name == "position_embeddings" else value.to(device)
+            for name, value in kwargs.items()
+            if name == "position_embeddings" or isinstance(value, Tensor)
+        }
+        return hidden.to(device), kwargs | moved
 
     def _cut_once(self, boundary: int, kwargs: dict[str, Any], layer: nn.Module) -> dict[str, Any]:
         """All layers behind a boundary are given the same mask and rotary embeddings in one forward: cut them once."""
@@ -206,8 +177,7 @@ class _Session:
             raise CompressionError("inner-LLM merging needs a cache that grows (DynamicCache), not a static one")
         self._prefilled = hidden.shape[1]
         self._repeats = hidden.shape[0] // len(self._visual)
-        device = hidden.device
-        self._visual = [row.to(device, non_blocking=True) for row in self._visual for _ in range(self._repeats)]
+        self._visual = [row for row in self._visual for _ in range(self._repeats)]
         self._entered = [len(row) for row in self._visual]
 
     def _attend(self, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
@@ -288,6 +258,7 @@ def _new_positions(visual: Sequence[Tensor], reductions: Sequence[Reduction | No
 
 def _compose(first: _Kept, second: _Kept) -> _Kept:
     """Two reductions of one prefill, one behind the other."""
+    first = first.to(second.index.device)
     index = first.index.gather(1, second.index)
     if first.filler is None:
         return _Kept(index, second.filler)
@@ -305,6 +276,7 @@ def _cut_arguments(
     """
     kwargs = dict(kwargs)
     cos, sin = kwargs["position_embeddings"]
+    kept = kept.to(cos.device)
     decoding = cos.shape[1] != prefilled
     if decoding and rotary is not None:
         left = kept.index.shape[1] - _fillers(kept)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from earlytom.trace import Trace
     from earlytom.video import Decoder, Source
 
-__all__ = ["Answer", "VideoQA"]
+__all__ = ["Answer", "VideoQA", "load"]
 
 _DEFAULT_FRAMES = 32
 
@@ -68,6 +68,11 @@ class Answer:
         """Everything as plain data, for JSON; times in seconds."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "trace"}
         return plain | {"trace": self.trace.to_dict()}
+
+
+def load(path: str | Path, **options: Any) -> VideoQA:
+    """Load a checkpoint by local path or hub id, ready to answer: `VideoQA.load`, which says what the options are."""
+    return VideoQA.load(path, **options)
 
 
 class _Watch:
@@ -217,6 +222,8 @@ class VideoQA:
         **generation: Any,
     ) -> list[Answer]:
         """Answer several questions about one video in one batch; the video is read and encoded once.
+
+        (InternVL, whose processor hands frames over like still images, encodes it for every question.)
 
         Args:
             video: path, bytes, file object, frames, images, or a `Video`.
