@@ -11,6 +11,7 @@ from earlytom.errors import EarlyTomError
 __all__ = ["SampleQuestion", "sample_questions", "sample_videos", "shipped_model"]
 
 _TESTBED = Path(__file__).parent / "testbed"
+_MODELS = {"llava_onevision": "checkpoint", "qwen2_5_vl": "checkpoint_qwen2_5_vl"}
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,24 @@ class SampleQuestion:
     skill: str
 
 
-def shipped_model() -> Path:
-    """The test model: a tiny LLaVA-OneVision, trained on generated scenes only, as a ``from_pretrained`` folder."""
-    return _TESTBED / "checkpoint"
+def shipped_model(architecture: str = "llava_onevision") -> Path:
+    """The test model, trained on generated scenes only, as a ``from_pretrained`` folder.
+
+    Args:
+        architecture: ``"llava_onevision"``, or ``"qwen2_5_vl"`` for its twin, which an installation may lack.
+
+    Raises:
+        EarlyTomError: there is no test model of this architecture, or the twin is not in this installation.
+    """
+    if architecture not in _MODELS:
+        raise EarlyTomError(f"architecture must be one of {', '.join(_MODELS)}, got {architecture!r}")
+    folder = _TESTBED / _MODELS[architecture]
+    if architecture != "llava_onevision" and not (folder / "config.json").is_file():
+        raise EarlyTomError(
+            f"the test model of the architecture {architecture!r} is not in this installation: {folder}; to make it: "
+            f"python -m earlytom.testbed.train --architecture {architecture} --install --output DIR"
+        )
+    return folder
 
 
 def sample_videos() -> list[Path]:

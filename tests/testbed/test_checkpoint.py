@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
+from earlytom.testbed.architecture_llava_onevision import LlavaOnevisionArchitecture, build_model, build_processor
 from earlytom.testbed.checkpoint import (
     CHECKPOINT_FOLDER,
-    build_model,
-    build_processor,
     load_checkpoint,
+    pixels_from_frames,
     question_prompt,
     save_checkpoint,
 )
@@ -22,7 +22,6 @@ from earlytom.testbed.pool import View
 from earlytom.testbed.questions import SKILLS, ask
 from earlytom.testbed.samples import SAMPLES_FOLDER, read_video
 from earlytom.testbed.scenes import generate_clip
-from earlytom.testbed.training_encoder import encode_frames, pixels_from_frames
 from earlytom.testbed.training_language import LanguageTrainer
 
 Loaded = tuple[LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor]
@@ -89,9 +88,10 @@ def test_packed_questions_give_the_logits_of_the_stock_model(loaded: Loaded, mon
     monkeypatch.setattr("earlytom.testbed.packing._UNKNOWN_SHARE", 0.0)
     model, processor = loaded
     frames, truth = generate_clip(942_000_003)
-    trainer = LanguageTrainer(model, processor.tokenizer, CPU)
+    architecture = LlavaOnevisionArchitecture()
+    trainer = LanguageTrainer(architecture, model, processor.tokenizer, CPU)
     with torch.no_grad():
-        view = View(encode_frames(model.model.vision_tower, frames, CPU), truth)
+        view = View(architecture.encode(model.model.vision_tower, frames, CPU), truth)
         batch = trainer.packer.pack([view], 6, np.random.default_rng(3), gaps=0.0)
         packed = trainer.answer_logits(trainer.hidden_states(batch)[-1], batch)
         blocks = trainer.packer._blocks(truth, 6, np.random.default_rng(3))
@@ -117,7 +117,20 @@ def test_an_untrained_model_fails_the_evaluation_that_the_shipped_one_passes(loa
     untrained = evaluate(build_model(processor.tokenizer).eval(), processor, clips=1, blind_clips=0)
     shipped = evaluate(*loaded, clips=3, blind_clips=0)
     assert untrained["average"]["free"] < 0.2
-    assert shipped["average"]["free"] > 0.4
+    assert shipped["average"]["free"] > 0.8
+    assert shipped["average"]["letters"] > 0.8
+
+
+def test_the_measured_accuracy_is_what_the_benchmark_needs() -> None:
+    metrics = json.loads((CHECKPOINT_FOLDER.parent / "metrics.json").read_text())
+    average = metrics["average"]
+    assert metrics["questions"] >= 500
+    assert average["accuracy"] >= 0.9
+    assert abs(average["free"] - average["letters"]) <= 0.05
+    assert set(metrics["skills"]) == set(SKILLS)
+    for values in metrics["skills"].values():
+        assert values["accuracy"] >= 0.8
+        assert values["chance_letters"] < 0.35
 
 
 def test_the_samples_are_answered_rightly_through_their_files(loaded: Loaded) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from earlytom.testbed.checkpoint import build_processor
+from earlytom.testbed.architecture_llava_onevision import LlavaOnevisionArchitecture, build_processor
 from earlytom.testbed.packing import PackedBatch, Packer
 from earlytom.testbed.pool import View
 from earlytom.testbed.scene_types import Truth
@@ -16,7 +16,7 @@ PREFIX = 2 + 4 * 36 + 1
 @pytest.fixture(scope="module")
 def packed() -> tuple[PackedBatch, Packer]:
     """Return a batch of three clips of four frames."""
-    packer = Packer(build_processor().tokenizer, 36)
+    packer = Packer(build_processor().tokenizer, LlavaOnevisionArchitecture())
     views = []
     for seed in range(943_000_000, 943_000_003):
         truth = generate_clip(seed, degrade=False)[1].select([1, 6, 9, 14])
@@ -96,7 +96,7 @@ def test_letters_are_never_hidden(packed: tuple[PackedBatch, Packer]) -> None:
 
 
 def test_a_clip_that_nothing_can_be_asked_about_is_packed_beside_others() -> None:
-    packer = Packer(build_processor().tokenizer, 36)
+    packer = Packer(build_processor().tokenizer, LlavaOnevisionArchitecture())
     truth = generate_clip(943_000_000, degrade=False)[1].select([1])
     empty = Truth(truth.objects, truth.scene, np.zeros_like(truth.visible), truth.centres, truth.coverage)
     views = [View(torch.zeros(1, 144, 128, dtype=torch.float16), item) for item in (empty, truth)]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Config
 
-from earlytom.testbed.checkpoint import build_config, build_model, build_processor, save_checkpoint
+from earlytom.testbed.architecture_llava_onevision import build_config, build_model, build_processor
+from earlytom.testbed.architectures import find_architecture
+from earlytom.testbed.checkpoint import save_checkpoint
 from earlytom.testbed.starting import start_from
 
 
@@ -63,6 +65,13 @@ def test_new_words_keep_their_own_embeddings(
     after, known = model.get_input_embeddings().weight, old.get_input_embeddings().weight
     assert torch.equal(after[:-1], known)
     assert torch.equal(after[-1], before[-1])
+
+
+def test_another_architecture_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:
+    architecture = find_architecture("qwen2_5_vl")
+    tokenizer = architecture.build_processor().tokenizer
+    with pytest.raises(ValueError, match=r"holds a LlavaOnevision.*, a Qwen2_5_VL.* is needed"):
+        start_from(architecture.build_model(tokenizer), tokenizer, shallow[1])
 
 
 def test_another_width_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:

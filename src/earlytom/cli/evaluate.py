@@ -123,7 +123,7 @@ def evaluate_testbed(
     clips: ClipsOption = 100,
     seed: SeedOption = 0,
     skills: SkillsOption = None,
-    form: FormOption = FormName.free,
+    form: FormOption = FormName.any,
     source: SourceOption = SourceName.video,
     frames: options.FramesOption = None,
     model: options.ModelOption = None,

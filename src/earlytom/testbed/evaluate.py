@@ -1,7 +1,8 @@
 """Accuracy of the test model per skill, through the stock processor and the stock ``generate()``.
 
 ``python -m earlytom.testbed.evaluate`` asks about clips whose seeds training never uses, with the video, blind (grey
-frames in its place) and in wordings that training never uses, and writes ``metrics.json``.
+frames in its place) and in wordings that training never uses, and writes ``metrics.json``, or for the architecture X
+that is not the default ``metrics_X.json``.
 """
 
 import argparse
@@ -16,30 +17,45 @@ import numpy as np
 import torch
 import transformers
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
-from earlytom.testbed.checkpoint import CHECKPOINT_FOLDER, load_checkpoint, question_prompt
+from earlytom.testbed.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, find_architecture, output_file
+from earlytom.testbed.checkpoint import load_checkpoint, question_prompt
 from earlytom.testbed.choices import mix_in_options
 from earlytom.testbed.questions import SKILLS, Question, ask
 from earlytom.testbed.scene_types import SLOT_COUNT, ByteArray
 from earlytom.testbed.scenes import generate_clip
 
 EVALUATION_SEED = 900_000_000
-METRICS_FILE = CHECKPOINT_FOLDER.parent / "metrics.json"
 GREY = 127
 LETTERS_SHARE = 0.4
+# As in the clips of the benchmark: every second frame of 16 a second.
+_FRAMES_PER_SECOND = 8.0
 
 
-def answer(
-    model: LlavaOnevisionForConditionalGeneration,
-    processor: LlavaOnevisionProcessor,
-    frames: ByteArray,
-    questions: Sequence[str],
-) -> list[str]:
+def answer(model: PreTrainedModel, processor: ProcessorMixin, frames: ByteArray, questions: Sequence[str]) -> list[str]:
     """Ask about one video, uint8 [T, H, W, 3]; returns one answer a question, in lower case."""
     prompts = [question_prompt(processor, question) for question in questions]
-    inputs = processor(text=prompts, videos=[frames] * len(prompts), padding=True, return_tensors="pt")
-    inputs = inputs.to(model.device, model.dtype)
+    # Some architectures tell their model when frames were taken.
+    times = {
+        "total_num_frames": len(frames),
+        "fps": _FRAMES_PER_SECOND,
+        "duration": len(frames) / _FRAMES_PER_SECOND,
+        "frames_indices": list(range(len(frames))),
+    }
+    inputs = processor(
+        text=prompts,
+        videos=[frames] * len(prompts),
+        video_metadata=[times] * len(prompts),
+        do_sample_frames=False,
+        padding=True,
+        return_tensors="pt",
+    )
+    # Only pixels are in the model's dtype: seconds between frames would lose their digits.
+    inputs = {
+        key: value.to(model.device, model.dtype if key.startswith("pixel_values") else None)
+        for key, value in inputs.items()
+    }
     with torch.no_grad():
         tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     new = tokens[:, inputs["input_ids"].shape[1] :]
@@ -61,8 +77,8 @@ def questions_of_clip(
 
 
 def evaluate(
-    model: LlavaOnevisionForConditionalGeneration,
-    processor: LlavaOnevisionProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     clips: int,
     blind_clips: int,
     first_seed: int = EVALUATION_SEED,
@@ -148,8 +164,16 @@ class _Marks:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, evaluate, write the metrics."""
     parser = argparse.ArgumentParser(prog="python -m earlytom.testbed.evaluate", description="Evaluate the test model.")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_FOLDER, help="folder of the checkpoint")
-    parser.add_argument("--output", type=Path, default=METRICS_FILE, help="where to write the metrics")
+    parser.add_argument(
+        "--architecture",
+        choices=list(ARCHITECTURES),
+        default=DEFAULT_ARCHITECTURE,
+        help="which checkpoint, if none given",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the checkpoint; the one in this package if not given"
+    )
+    parser.add_argument("--output", type=Path, help="where to write the metrics; into this package if not given")
     parser.add_argument("--clips", type=int, default=120, help="clips to ask about")
     parser.add_argument(
         "--blind-clips", type=int, default=60, help="clips to ask about with grey frames, and in other words"
@@ -158,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    model, processor = load_checkpoint(options.checkpoint)
+    model, processor = load_checkpoint(options.checkpoint or find_architecture(options.architecture).folder)
     metrics = evaluate(model, processor, options.clips, options.blind_clips)
     metrics["dtype"] = str(model.dtype).removeprefix("torch.")
     metrics["versions"] = {
@@ -171,7 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if options.training:
         metrics["training"] = options.training
-    options.output.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    output = options.output or output_file("metrics", model.config.model_type)
+    output.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class PatchLabels:
 
 @dataclass(frozen=True)
 class TokenLabels:
-    """Labels of the T frames of a clip for the language model; -100 where there is nothing to learn.
+    """Labels of the T grids of a clip for the language model; -100 where there is nothing to learn.
 
     Attributes:
         colour: int64 [T, 36], 0 to 5 (no background class).
@@ -48,7 +48,7 @@ class TokenLabels:
         motion: int64 [T, 36], 0 still, 1 to 4 left, right, up, down.
         brief: int64 [T, 36], 1 where the object is seen only briefly.
         object: int64 [T, 36], 1 where there is an object.
-        count: int64 [T], objects in the frame.
+        count: int64 [T], objects in the grid.
         scene: int64 [T], number of the scene.
     """
 
@@ -89,22 +89,23 @@ def patch_labels(truth: Truth) -> PatchLabels:
     )
 
 
-def token_labels(truth: Truth) -> TokenLabels:
-    """Return the language model's labels for every pooled 2 by 2 block of patches of ``truth``."""
-    frames, objects = truth.visible.shape
-    pooled = truth.coverage.reshape(frames, objects, TOKEN_GRID, 2, TOKEN_GRID, 2).mean(axis=(3, 5))
-    owner = _owners(pooled, 0.2, 0.03).reshape(frames, -1)
-    colours, shapes = _object_classes(truth)
-    brief = np.array([item.brief for item in truth.objects], dtype=np.int64)
-    motion = np.take_along_axis(_motion(truth), np.maximum(owner, 0), axis=1)
+def token_labels(truth: Truth, frames_per_grid: int = 1) -> TokenLabels:
+    """Return the language model's labels for every pooled 2 by 2 block of patches of the grids of ``truth``."""
+    whole = truth.in_grids(frames_per_grid)
+    grids, objects = whole.visible.shape
+    pooled = whole.coverage.reshape(grids, objects, TOKEN_GRID, 2, TOKEN_GRID, 2).mean(axis=(3, 5))
+    owner = _owners(pooled, 0.2, 0.03).reshape(grids, -1)
+    colours, shapes = _object_classes(whole)
+    brief = np.array([item.brief for item in whole.objects], dtype=np.int64)
+    motion = np.take_along_axis(_grid_motion(truth, frames_per_grid), np.maximum(owner, 0), axis=1)
     return TokenLabels(
         colour=_lookup(owner, colours, IGNORED),
         shape=_lookup(owner, shapes, IGNORED),
         motion=np.where(owner >= 0, motion, IGNORED),
         brief=_lookup(owner, brief, IGNORED),
         object=np.where(owner >= 0, 1, np.where(owner == -1, 0, IGNORED)),
-        count=truth.visible.sum(axis=1).astype(np.int64),
-        scene=truth.scene,
+        count=whole.visible.sum(axis=1).astype(np.int64),
+        scene=whole.scene,
     )
 
 
@@ -127,6 +128,15 @@ def _lookup(owner: IntArray, values: IntArray, background: int) -> IntArray:
     """Return the value of each cell's owner, ``background`` for -1 and -100 for -2."""
     found = np.where(owner >= 0, values[np.maximum(owner, 0)], IGNORED)
     return np.where(owner == -1, background, found)
+
+
+def _grid_motion(truth: Truth, frames_per_grid: int) -> IntArray:
+    """Return the motion of each object as known at the end of each grid, int64 [T / frames_per_grid, O]."""
+    motion = _motion(truth).reshape(-1, frames_per_grid, len(truth.objects))
+    found = motion[:, 0]
+    for later in range(1, frames_per_grid):
+        found = np.where(motion[:, later] == IGNORED, found, motion[:, later])
+    return found
 
 
 def _motion(truth: Truth) -> IntArray:

@@ -11,6 +11,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _MATRIX_RATE = 0.02
 _OTHER_RATE = 1.5e-3
 _WEIGHT_DECAY = 0.02
+_BLOCKS = ("layers.", "blocks.", "linear_", "mlp.")
 
 
 class Muon(torch.optim.Optimizer):
@@ -120,7 +121,7 @@ def split_parameters(
         for name, parameter in module.named_parameters():
             if id(parameter) in skipped:
                 continue
-            in_block = parameter.ndim == 2 and ("layers." in name or "linear_" in name)
+            in_block = parameter.ndim == 2 and any(part in name for part in _BLOCKS)
             (matrices if in_block else others).append(parameter)
     return matrices, others
 

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from earlytom.testbed.architectures import Architecture
+from earlytom.testbed.checkpoint import TOKENS_PER_FRAME
 from earlytom.testbed.choices import mix_in_options, option_ends, reading_question
 from earlytom.testbed.labels import named_labels
 from earlytom.testbed.pool import View
 from earlytom.testbed.questions import FILLER_WORDS, Question, ask
 from earlytom.testbed.scene_types import COLOURS, Truth
 
-PREFIX_WORDS = 2
 _UNKNOWN_SHARE = 0.03
 _ASKED_MORE = {"colour": 1, "shape": 1, "count": 1, "order": 5}
-_LOWEST_RATE = 0.08
 _LETTERS_SHARE = 0.65
 
 
@@ -25,10 +25,10 @@ class PackedBatch:
     """B clips with their questions; P prefix tokens, L tokens in all.
 
     Attributes:
-        features: float16 [B, T, 144, 128], the encoder's output.
+        features: float16 [B, G, 144, 128], the encoder's output for the G grids of each clip.
         words: int64 [B, L - P], the tokens of the questions and answers.
         mask: bool [B, 1, L, L], True where a token may look.
-        positions: int64 [B, L], the positions, with random gaps between video tokens.
+        positions: int64 [B, L], or [A, B, L] where positions have A axes; every question goes on behind the prefix.
         row, column: int64 [N], the tokens that predict an answer token, in ``[B, L]``.
         target: int64 [N], the answer tokens.
         question: int64 [N], the number of the question that each belongs to.
@@ -94,14 +94,15 @@ class _Block:
 class Packer:
     """Turns views into packed batches."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, tokens_per_frame: int) -> None:
-        """Take the tokenizer and the number of tokens that a frame has in the language model."""
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> None:
+        """Take the tokenizer and the architecture that prompts are written for."""
         self._tokenizer = tokenizer
-        self._tokens_per_frame = tokens_per_frame
+        self._architecture = architecture
         self._fillers = np.array(tokenizer.convert_tokens_to_ids(list(FILLER_WORDS)))
         self._unknown = tokenizer.unk_token_id
         self._colours = {tokenizer.get_vocab()[colour]: colour for colour in COLOURS}
         self.opening: list[int] = tokenizer("<|im_start|>user").input_ids
+        self.before_clip: list[int] = tokenizer(architecture.opening).input_ids
 
     def pack(
         self,
@@ -116,15 +117,17 @@ class Packer:
             views: The clips.
             questions_per_clip: How many questions each gets, at most.
             generator: Where chance comes from.
-            gaps: Share of the clips that get position gaps.
+            gaps: Share of the clips that get position gaps, in architectures that have them.
         """
-        prefix = PREFIX_WORDS + len(views[0].features) * self._tokens_per_frame + 1
+        grids = len(views[0].features)
+        prefix = len(self.before_clip) + grids * TOKENS_PER_FRAME + 1
         rows = [self._blocks(view.truth, questions_per_clip, generator) for view in views]
         length = prefix + max(sum(len(block.tokens) for block in blocks) for blocks in rows)
         words = np.full((len(views), length - prefix), self._tokenizer.pad_token_id, dtype=np.int64)
         owner = np.full((len(views), length), -1, dtype=np.int64)
         owner[:, :prefix] = 0
-        positions = np.zeros((len(views), length), dtype=np.int64)
+        begun = [self._architecture.prefix_positions(grids, generator, gaps) for _ in views]
+        positions = np.zeros((len(begun[0]), len(views), length), dtype=np.int64)
         spots: list[tuple[int, int, int, int]] = []
         named: list[tuple[int, int, int, int]] = []
         compared: list[tuple[int, int, int]] = []
@@ -133,14 +136,15 @@ class Packer:
         meant: list[tuple[int, int, int]] = []
         groups: list[str] = []
         for row, blocks in enumerate(rows):
-            positions[row, :prefix] = _prefix_positions(prefix, generator, gaps)
+            positions[:, row, :prefix] = begun[row]
             start = prefix
             for index, block in enumerate(blocks):
                 tokens, last = block.tokens, block.answer_length
                 end = start + len(tokens)
                 words[row, start - prefix : end - prefix] = tokens
                 owner[row, start:end] = index + 1
-                positions[row, start:end] = positions[row, prefix - 1] + 1 + np.arange(len(tokens))
+                # As in stock generation, whatever the clip's own positions reach up to.
+                positions[:, row, start:end] = begun[row][:, -1:] + 1 + np.arange(len(tokens))
                 spots += [(row, end - back - 1, tokens[-back], len(groups)) for back in range(last, 0, -1)]
                 named += self._named(tokens[:-last], row, start, views[row].truth)
                 if block.question.compares is not None:
@@ -155,7 +159,7 @@ class Packer:
             features=torch.stack([view.features for view in views]),
             words=torch.from_numpy(words),
             mask=block_mask(torch.from_numpy(owner)),
-            positions=torch.from_numpy(positions),
+            positions=torch.from_numpy(positions if len(positions) > 1 else positions[0]),
             row=row_of,
             column=column_of,
             target=target,
@@ -235,17 +239,3 @@ def block_mask(owner: torch.Tensor) -> torch.Tensor:
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
     return (visible & causal)[:, None]
-
-
-def _prefix_positions(prefix: int, generator: np.random.Generator, gaps: float) -> np.ndarray:
-    """Return positions int64 [P] of the prefix.
-
-    In a share ``gaps`` of the clips each video token moves on by one with a probability drawn for the clip, so that the
-    meaning of a token cannot be read off its index, which changes as soon as tokens are dropped.
-    """
-    steps = np.ones(prefix, dtype=np.int64)
-    steps[0] = 0
-    if generator.random() < gaps:
-        rate = generator.uniform(_LOWEST_RATE, 1.0)
-        steps[PREFIX_WORDS : prefix - 1] = generator.random(prefix - 1 - PREFIX_WORDS) < rate
-    return np.cumsum(steps)

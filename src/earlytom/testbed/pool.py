@@ -1,21 +1,20 @@
 """A pool of generated clips whose encoder outputs are kept, so that the language model stage need not encode anew."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import SiglipVisionModel
 
-from earlytom.testbed.scene_types import SLOT_COUNT, Truth
+from earlytom.testbed.scene_types import SLOT_COUNT, ByteArray, Truth
 from earlytom.testbed.scenes import generate_clip
-from earlytom.testbed.training_encoder import encode_frames
 
 LANGUAGE_SEED = 100_000_000
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """One clip: ``features`` float16 [16, 144, 128] from the encoder, and the truth of its 16 frames."""
+    """One clip: ``features`` float16 [G, 144, 128] of its grids from the encoder, and the truth of its 16 frames."""
 
     features: torch.Tensor
     truth: Truth
@@ -23,7 +22,7 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class View:
-    """Some frames of a clip: ``features`` float16 [T, 144, 128] and their truth."""
+    """Some grids of a clip: ``features`` float16 [G, 144, 128], and the truth of their frames."""
 
     features: torch.Tensor
     truth: Truth
@@ -32,11 +31,16 @@ class View:
 class ClipPool:
     """A ring of encoded clips; new ones take the place of the oldest."""
 
-    def __init__(self, tower: SiglipVisionModel, device: torch.device, capacity: int, start: int = 0) -> None:
-        """Start empty, with the clip number ``start`` as the next one; its seed is ``LANGUAGE_SEED + start``."""
+    def __init__(self, encode: Callable[[ByteArray], torch.Tensor], capacity: int, start: int = 0) -> None:
+        """Start empty.
+
+        Args:
+            encode: Turns the frames of a clip into its features [G, 144, 128].
+            capacity: How many clips are kept.
+            start: Number of the first clip; its seed is ``LANGUAGE_SEED + start``.
+        """
         self.next_clip = start
-        self._tower = tower
-        self._device = device
+        self._encode = encode
         self._capacity = capacity
         self._clips: list[EncodedClip] = []
         self._oldest = 0
@@ -50,7 +54,7 @@ class ClipPool:
         """Generate and encode the next ``count`` clips."""
         for _ in range(count):
             frames, truth = generate_clip(LANGUAGE_SEED + self.next_clip)
-            features = encode_frames(self._tower, frames, self._device).to(torch.float16)
+            features = self._encode(frames).to(torch.float16)
             clip = EncodedClip(features, truth)
             self.next_clip += 1
             if len(self._clips) < self._capacity:
@@ -60,16 +64,20 @@ class ClipPool:
                 self._oldest = (self._oldest + 1) % self._capacity
 
     def draw(self, clips: int, frame_count: int, generator: np.random.Generator) -> list[View]:
-        """Return ``clips`` views of ``frame_count`` frames each, in the order of time."""
+        """Return ``clips`` views of ``frame_count`` frames each, in the order of time; at least one grid each."""
         chosen = generator.choice(len(self._clips), size=clips, replace=len(self._clips) < clips)
         return [_view(self._clips[int(index)], frame_count, generator) for index in chosen]
 
 
 def _view(clip: EncodedClip, frame_count: int, generator: np.random.Generator) -> View:
-    """Draw frames of one clip; those that show a brief object are drawn more often."""
+    """Draw grids of one clip; those that show a brief object are drawn more often."""
     if frame_count >= SLOT_COUNT:
         return View(clip.features, clip.truth)
+    frames_per_grid = SLOT_COUNT // len(clip.features)
     brief = np.array([item.brief for item in clip.truth.objects], dtype=np.bool_)
-    weights = 1.0 + 3.0 * (clip.truth.visible & brief[None]).any(axis=1)
-    frames = np.sort(generator.choice(SLOT_COUNT, frame_count, replace=False, p=weights / weights.sum()))
-    return View(clip.features[torch.from_numpy(frames)], clip.truth.select(frames))
+    shown = (clip.truth.visible & brief[None]).any(axis=1).reshape(-1, frames_per_grid).any(axis=1)
+    weights = 1.0 + 3.0 * shown
+    wanted = max(1, frame_count // frames_per_grid)
+    grids = np.sort(generator.choice(len(clip.features), wanted, replace=False, p=weights / weights.sum()))
+    frames = (grids[:, None] * frames_per_grid + np.arange(frames_per_grid)).reshape(-1)
+    return View(clip.features[torch.from_numpy(grids)], clip.truth.select(frames))

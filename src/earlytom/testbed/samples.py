@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.testbed.checkpoint import CHECKPOINT_FOLDER, FRAME_LIMIT, load_checkpoint
@@ -79,8 +79,8 @@ def make_sample(
     name: str,
     first_seed: int,
     folder: Path,
-    model: LlavaOnevisionForConditionalGeneration,
-    processor: LlavaOnevisionProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     attempts: int = 60,
 ) -> tuple[list[Question], int]:
     """Write the first fitting video whose questions are all answered rightly; returns its questions and its seed."""

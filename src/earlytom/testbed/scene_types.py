@@ -175,3 +175,24 @@ class Truth:
         index = np.sort(np.asarray(frames, dtype=np.int64))
         scene = np.unique(self.scene[index], return_inverse=True)[1].astype(np.int64)
         return Truth(self.objects, scene, self.visible[index], self.centres[index], self.coverage[index])
+
+    def in_grids(self, frames_per_grid: int) -> "Truth":
+        """Return the truth of grids of so many frames each, T / frames_per_grid of them.
+
+        What either frame shows is in the grid; a cut inside a grid counts it to the later scene, and an object's centre
+        is where it was seen last.
+        """
+        if frames_per_grid == 1:
+            return self
+        visible = self.visible.reshape(-1, frames_per_grid, len(self.objects))
+        last = frames_per_grid - 1 - visible[:, ::-1].argmax(axis=1)
+        shown: NDArray[np.bool_] = np.any(visible, axis=1)
+        last = np.where(shown, last, frames_per_grid - 1)
+        centres = self.centres.reshape(-1, frames_per_grid, len(self.objects), 2)
+        return Truth(
+            objects=self.objects,
+            scene=self.scene[frames_per_grid - 1 :: frames_per_grid],
+            visible=shown,
+            centres=np.take_along_axis(centres, last[:, None, :, None], axis=1)[:, 0],
+            coverage=self.coverage.reshape(-1, frames_per_grid, *self.coverage.shape[1:]).max(axis=1),
+        )

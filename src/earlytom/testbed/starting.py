@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from earlytom.testbed.checkpoint import load_checkpoint
 
@@ -13,16 +13,18 @@ _OUTPUTS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
 @torch.no_grad()
-def start_from(model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def start_from(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Take over the weights of the checkpoint in ``folder``.
 
     Words that it knows keep their embeddings, new words keep those of ``model``, and layers that it does not have pass
     on what they get.
 
     Raises:
-        ValueError: a weight has another shape.
+        ValueError: the checkpoint is of another architecture, or a weight has another shape.
     """
     old_model, old_processor = load_checkpoint(folder)
+    if type(old_model) is not type(model):
+        raise ValueError(f"{folder} holds a {type(old_model).__name__}, a {type(model).__name__} is needed")
     known = old_model.state_dict()
     old_words, words = old_processor.tokenizer.get_vocab(), tokenizer.get_vocab()
     shared = [word for word in words if word in old_words]

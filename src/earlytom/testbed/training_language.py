@@ -9,7 +9,6 @@ letter is to come, the words of the answer that it stands for, so that the last 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from earlytom.testbed.checkpoint import TOKENS_PER_FRAME
+from earlytom.testbed.architectures import Architecture
 from earlytom.testbed.choices import LETTERS
-from earlytom.testbed.labels import IGNORED, TOKEN_GRID, token_labels
+from earlytom.testbed.course import FROM_NOTHING, MEANT_LAYER, Course, Phase
+from earlytom.testbed.event_heads import EventHeads, event_labels, mean_loss
+from earlytom.testbed.labels import IGNORED, TOKEN_GRID
 from earlytom.testbed.optimiser import JointOptimiser, schedule, split_parameters
-from earlytom.testbed.packing import PREFIX_WORDS, PackedBatch, Packer, ReadingBatch
+from earlytom.testbed.packing import PackedBatch, Packer, ReadingBatch
 from earlytom.testbed.pool import ClipPool, View
 from earlytom.testbed.progress import RunningMean, StageRecord
 from earlytom.testbed.questions import SKILLS
@@ -34,139 +35,34 @@ _FIRST_CLIPS = 160
 _WORD_LAYER = 2
 _EVENT_LAYER = 4
 _QUESTION_LAYER = 5
-_MEANT_LAYER = 6
 _AUXILIARY_WEIGHT = 0.4
 _MEANT_WEIGHT = 5.0
 _OPTION_WEIGHT = 3.0
 _READ_WELL = 0.95
 _READING_INTERVAL = 4
 _WEIGHTS = {"order": 2.0}
-_EVENT_CLASSES = {"motion": 5, "brief": 2, "object": 2, "count": 5, "scene": 3, "frame": 16, "row": 6, "column": 6}
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One length of clip: its frames, clips and questions a step, new clips a step, share of clips with position gaps.
-
-    It ends when ``until`` of the stage's time is used, or earlier once the mean accuracy of all skills is ``enough``.
-    The first one has no video at all: what letters are for is learnt from texts, since beside video it is drowned.
-    """
-
-    frames: int
-    clips: int
-    questions: int
-    additions: int
-    gaps: float
-    until: float
-    enough: float
-
-
-PHASES = (
-    Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.93),
-    Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.75, until=0.25, enough=0.93),
-    Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.5, enough=0.93),
-    Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.72, enough=0.93),
-    Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.4, until=0.85, enough=0.97),
-    Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.75, until=1.0, enough=2.0),
-)
-
-
-@dataclass(frozen=True)
-class Course:
-    """The phases of the stage and how they are learnt.
-
-    Attributes:
-        phases: What is shown, in this order.
-        readings: Texts without a video a step. They have an optimiser of their own: beside the gradients of the video
-            theirs are drowned.
-        reading_from: The first layer that learns from texts.
-        rate: Scale of the learning rates for video.
-        decay_from: Share of the stage's time after which the rates fall.
-    """
-
-    phases: tuple[Phase, ...]
-    readings: int
-    reading_from: int
-    rate: float
-    decay_from: float
-
-
-FROM_NOTHING = Course(PHASES, readings=48, reading_from=0, rate=1.0, decay_from=0.78)
-# A model that has learnt to watch forgets it at the full rate, and with texts alone: these train the last layers only.
-FROM_CHECKPOINT = Course(
-    phases=(
-        Phase(frames=0, clips=0, questions=0, additions=0, gaps=0.0, until=0.08, enough=0.85),
-        Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.62, enough=0.95),
-        Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.72, enough=0.95),
-        Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.5, until=1.0, enough=2.0),
-    ),
-    readings=48,
-    reading_from=_MEANT_LAYER,
-    rate=0.4,
-    decay_from=0.6,
-)
-
-
-class EventHeads(nn.Module):
-    """Linear heads over the hidden states of the video tokens; thrown away after training."""
-
-    def __init__(self, width: int) -> None:
-        """Build one head for every label."""
-        super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in _EVENT_CLASSES.items()})
-
-    def loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the summed cross-entropy for ``hidden`` [B, T * 36, width] and labels int64 [B, T * 36]."""
-        hidden = functional.rms_norm(hidden, (hidden.shape[-1],))
-        total = hidden.new_zeros(())
-        for name, head in self.heads.items():
-            total = total + _mean_loss(head(hidden), labels[name])
-        brief = labels["brief"].masked_fill(labels["brief"] == 0, IGNORED)
-        return total + _mean_loss(self.heads["brief"](hidden), brief)
-
-    def named_loss(self, hidden: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
-        """Return the loss of knowing scene and motion of the objects that questions name, from [B, L, width]."""
-        chosen = functional.rms_norm(hidden[named[:, 0], named[:, 1]], (hidden.shape[-1],))
-        return _mean_loss(self.heads["scene"](chosen), named[:, 2]) + _mean_loss(
-            self.heads["motion"](chosen), named[:, 3]
-        )
-
-
-def _mean_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy over the labels that are not ignored; zero if there are none."""
-    total = functional.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=IGNORED, reduction="sum")
-    return total / (target != IGNORED).sum().clamp(min=1)
-
-
-def event_labels(views: Sequence[View]) -> dict[str, torch.Tensor]:
-    """Return the labels of every video token of the views, int64 [B, T * 36] each."""
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*_EVENT_CLASSES, "colour", "shape")}
-    cell = np.arange(TOKENS_PER_FRAME)
-    for view in views:
-        labels = token_labels(view.truth)
-        frames = np.arange(len(labels.scene))
-        for name in ("motion", "brief", "object", "colour", "shape"):
-            rows[name].append(getattr(labels, name).reshape(-1))
-        for name, values in (("count", labels.count), ("scene", labels.scene), ("frame", frames)):
-            rows[name].append(np.repeat(values, TOKENS_PER_FRAME))
-        rows["row"].append(np.tile(cell // TOKEN_GRID, len(frames)))
-        rows["column"].append(np.tile(cell % TOKEN_GRID, len(frames)))
-    return {name: torch.from_numpy(np.stack(values)) for name, values in rows.items()}
 
 
 class LanguageTrainer:
     """The model's forms that only training needs: packed questions, dense labels, accuracies."""
 
     def __init__(
-        self, model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, device: torch.device
+        self,
+        architecture: Architecture,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        device: torch.device,
     ) -> None:
         """Take the model, whose encoder is left alone."""
+        self.architecture = architecture
         self.model = model
         self.device = device
-        self.packer = Packer(tokenizer, TOKENS_PER_FRAME)
-        self._width = model.model.image_newline.shape[0]
+        self.packer = Packer(tokenizer, architecture)
+        self._language_model = architecture.language_model(model)
+        self._embedding = self._language_model.embed_tokens
+        self._width = self._embedding.weight.shape[1]
         self.heads = EventHeads(self._width).to(device)
-        self._opening = torch.tensor(self.packer.opening, device=device)
+        self._opening = torch.tensor(self.packer.before_clip, device=device)
         words = {"colour": tuple(COLOURS), "shape": SHAPES, "top": ("top", "bottom"), "left": ("left", "right")}
         self._letters = torch.tensor(tokenizer.convert_tokens_to_ids(list(LETTERS)), device=device)
         self._kinds = torch.tensor(tokenizer.convert_tokens_to_ids(["first", "last"]), device=device)
@@ -176,14 +72,14 @@ class LanguageTrainer:
         }
 
     def optimiser(self, rate: float) -> JointOptimiser:
-        """Return the optimiser of projector, newline, language model and heads; ``rate`` scales its rates."""
-        inner = self.model.model
-        matrices, others = split_parameters(inner.multi_modal_projector, inner.language_model, self.heads)
-        return JointOptimiser(matrices, [*others, inner.image_newline], rate)
+        """Return the optimiser of all but the encoder, heads included; ``rate`` scales its rates."""
+        projector = self.architecture.projector(self.model)
+        matrices, others = split_parameters(projector, self._language_model, self.heads)
+        return JointOptimiser(matrices, [*others, *self.architecture.lone_parameters(self.model)], rate)
 
     def text_optimiser(self, first_layer: int) -> JointOptimiser:
         """Return the optimiser of the language model's layers from ``first_layer`` on, for texts."""
-        inner = self.model.model.language_model
+        inner = self._language_model
         if first_layer == 0:
             return JointOptimiser(*split_parameters(inner))
         layers = nn.ModuleDict({"layers": nn.ModuleList(inner.layers[first_layer:])})
@@ -192,15 +88,13 @@ class LanguageTrainer:
 
     def hidden_states(self, batch: PackedBatch) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of the language model, one [B, L, 192] per layer and the embedding."""
-        inner = self.model.model
         clips = len(batch.features)
-        features = batch.features.to(self.device).float().flatten(0, 1)
-        video = inner.apply_pooling(inner.multi_modal_projector(features)).reshape(clips, -1, self._width)
-        embed = inner.language_model.embed_tokens
-        opening = embed(self._opening).expand(clips, -1, -1)
-        newline = inner.image_newline.expand(clips, 1, -1)
-        output = inner.language_model(
-            inputs_embeds=torch.cat([opening, video, newline, embed(batch.words.to(self.device))], dim=1),
+        video = self.architecture.clip_embeddings(self.model, batch.features.to(self.device).float())
+        opening = self._embedding(self._opening).expand(clips, -1, -1)
+        closing = self.architecture.closing_embedding(self.model).expand(clips, 1, -1)
+        words = self._embedding(batch.words.to(self.device))
+        output = self._language_model(
+            inputs_embeds=torch.cat([opening, video, closing, words], dim=1),
             attention_mask=batch.mask.to(self.device),
             position_ids=batch.positions.to(self.device),
             output_hidden_states=True,
@@ -223,7 +117,8 @@ class LanguageTrainer:
         weight = weights[batch.question].to(self.device)
         answer = (functional.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
         labels = {name: values.to(self.device) for name, values in event_labels(views).items()}
-        video = slice(PREFIX_WORDS, PREFIX_WORDS + labels["frame"].shape[1])
+        first = len(self.packer.before_clip)
+        video = slice(first, first + labels["frame"].shape[1])
         dense = self.heads.loss(states[_EVENT_LAYER][:, video], labels)
         dense = dense + self._word_loss(states[_WORD_LAYER][:, video], labels)
         dense = dense + self.heads.named_loss(states[_QUESTION_LAYER], batch.named.to(self.device))
@@ -238,7 +133,7 @@ class LanguageTrainer:
     def reading_loss(self, batch: ReadingBatch) -> tuple[torch.Tensor, float]:
         """Return the loss of naming the letter of an answer that stands in the text, and the share of right ones."""
         words, answers = batch.words.to(self.device), batch.answers.to(self.device)
-        output = self.model.model.language_model(input_ids=words, output_hidden_states=True, use_cache=False)
+        output = self._language_model(input_ids=words, output_hidden_states=True, use_cache=False)
         logits = self.model.lm_head(output.last_hidden_state[answers[:, 0], answers[:, 1]])
         loss = functional.cross_entropy(logits, answers[:, 2])
         dense, _ = self._letter_loss(output.hidden_states, batch)
@@ -247,9 +142,9 @@ class LanguageTrainer:
         return loss + _AUXILIARY_WEIGHT * dense, float(right.float().mean())
 
     def _word_loss(self, hidden: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of naming colour, shape and place of objects through the tied embedding, [B, T * 36, 192]."""
+        """Return the loss of naming colour, shape and place of objects through the tied embedding, [B, G * 36, 192]."""
         hidden = functional.rms_norm(hidden, (self._width,))
-        embedding = self.model.model.language_model.embed_tokens.weight
+        embedding = self._embedding.weight
         nothing = labels["colour"] == IGNORED
         targets = {
             "colour": labels["colour"],
@@ -259,7 +154,7 @@ class LanguageTrainer:
         }
         total = hidden.new_zeros(())
         for name, words in self._words.items():
-            total = total + _mean_loss(hidden @ embedding[words].T, targets[name])
+            total = total + mean_loss(hidden @ embedding[words].T, targets[name])
         return total
 
     def _letter_loss(
@@ -274,10 +169,10 @@ class LanguageTrainer:
         Returns:
             The loss, and how often the words that the letters stand for are known.
         """
-        embedding = self.model.model.language_model.embed_tokens.weight
+        embedding = self._embedding.weight
         options, meant = batch.options.to(self.device), batch.meant.to(self.device)
         ends = functional.rms_norm(states[_EVENT_LAYER][options[:, 0], options[:, 1]], (self._width,))
-        total = _OPTION_WEIGHT * _mean_loss(ends @ embedding[self._letters].T, options[:, 2])
+        total = _OPTION_WEIGHT * mean_loss(ends @ embedding[self._letters].T, options[:, 2])
         total = total + _OPTION_WEIGHT * self._naming_loss(states, batch.option_words.to(self.device))[0]
         meaning, words = self._naming_loss(states, meant)
         total = total + _MEANT_WEIGHT * meaning
@@ -285,15 +180,15 @@ class LanguageTrainer:
 
     def _naming_loss(self, states: tuple[torch.Tensor, ...], places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of naming a word at a place, [N, 3] row, column, word, and the logits [N, vocabulary]."""
-        embedding = self.model.model.language_model.embed_tokens.weight
-        logits = functional.rms_norm(states[_MEANT_LAYER][places[:, 0], places[:, 1]], (self._width,)) @ embedding.T
-        return _mean_loss(logits, places[:, 2]), logits
+        embedding = self._embedding.weight
+        logits = functional.rms_norm(states[MEANT_LAYER][places[:, 0], places[:, 1]], (self._width,)) @ embedding.T
+        return mean_loss(logits, places[:, 2]), logits
 
     def _comparison_loss(self, hidden: torch.Tensor, compared: torch.Tensor) -> torch.Tensor:
         """Return the loss of knowing, before the answer, whether a comparison asks for first or last, [B, L, 192]."""
         chosen = functional.rms_norm(hidden[compared[:, 0], compared[:, 1]], (self._width,))
-        words = self.model.model.language_model.embed_tokens.weight[self._kinds]
-        return _mean_loss(chosen @ words.T, compared[:, 2])
+        words = self._embedding.weight[self._kinds]
+        return mean_loss(chosen @ words.T, compared[:, 2])
 
 
 def group_accuracy(right: torch.Tensor, batch: PackedBatch) -> dict[str, float]:
@@ -307,7 +202,8 @@ def group_accuracy(right: torch.Tensor, batch: PackedBatch) -> dict[str, float]:
 
 
 def train_language(
-    model: LlavaOnevisionForConditionalGeneration,
+    architecture: Architecture,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     minutes: float,
@@ -319,7 +215,7 @@ def train_language(
     """Train projector and language model in place for ``minutes``; ``export`` is called after every phase."""
     record = StageRecord("language", folder, minutes)
     torch.manual_seed(1)
-    trainer = LanguageTrainer(model, tokenizer, device)
+    trainer = LanguageTrainer(architecture, model, tokenizer, device)
     optimiser = trainer.optimiser(course.rate)
     text_optimiser = trainer.text_optimiser(course.reading_from)
     phase_number, first_clip = 0, 0
@@ -330,8 +226,9 @@ def train_language(
         optimiser.load_state_dict(saved[0]["optimiser"])
         text_optimiser.load_state_dict(saved[0]["text_optimiser"])
         phase_number, first_clip = saved[0]["phase"], saved[0]["next_clip"]
-    model.model.vision_tower.eval().requires_grad_(False)
-    pool = ClipPool(model.model.vision_tower, device, _POOL_CAPACITY, first_clip)
+    encoder = architecture.encoder(model).eval().requires_grad_(False)
+    architecture.projector(model).requires_grad_(True)
+    pool = ClipPool(lambda frames: architecture.encode(encoder, frames, device), _POOL_CAPACITY, first_clip)
     means = RunningMean()
 
     def state() -> dict[str, Any]:
