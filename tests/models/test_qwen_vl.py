@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ PER_FRAME, WIDTH = 15, 48
 
 @functools.cache
 def shared_model(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    return family_case(family).build(attention, dtype)
+    return importlib.import_module(f"families.{family}").build(attention, dtype)
 
 
 def batch(family: str, samples) -> dict[str, torch.Tensor]:
