@@ -15,7 +15,6 @@ from earlytom.ops import received_attention
 
 __all__ = [
     "captured_outputs",
-    "decoder_query_and_keys",
     "find_pooling_head",
     "head_attention",
     "heads_mean",
@@ -89,25 +88,3 @@ def head_attention(tower: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     probe = head.probe.expand(hidden.shape[0], -1, -1)
     pooled, attention = head.attention(probe, normed, normed, need_weights=True)
     return attention[:, 0].float(), (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
-
-
-def decoder_query_and_keys(
-    layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    """See `ModelAdapter.query_and_keys`; for decoder layers of the Llama and Qwen kind (rotary halves)."""
-    attention = layer.self_attn
-    normed = layer.input_layernorm(hidden)
-    batch = torch.arange(hidden.shape[0], device=hidden.device)
-    query = attention.q_proj(normed[batch, last]).view(hidden.shape[0], -1, attention.head_dim)
-    keys = attention.k_proj(normed).view(*hidden.shape[:2], -1, attention.head_dim)
-    if getattr(attention, "q_norm", None) is not None:
-        query, keys = attention.q_norm(query), attention.k_norm(keys)
-    cos, sin = cos.expand(hidden.shape[0], -1, -1), sin.expand(hidden.shape[0], -1, -1)
-    query = _rotate(query, cos[batch, last, None], sin[batch, last, None])
-    keys = _rotate(keys, cos[:, :, None], sin[:, :, None])
-    return query, keys.transpose(1, 2), float(attention.scaling)
-
-
-def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat((-second, first), dim=-1) * sin

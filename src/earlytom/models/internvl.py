@@ -35,8 +35,9 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError, ModelError
-from earlytom.models.attention import captured_outputs, decoder_query_and_keys, heads_mean, heads_received_attention
+from earlytom.models.attention import captured_outputs, heads_mean, heads_received_attention
 from earlytom.models.base import FrameVisitor
+from earlytom.models.language_model import StockLanguageModel
 from earlytom.models.prompt import HostPrompt, by_frame, shorten_prompt
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
@@ -91,7 +92,7 @@ class _Pictures:
         return [run for clip in self.clips for run in clip]
 
 
-class InternVLAdapter:
+class InternVLAdapter(StockLanguageModel):
     """Implements `earlytom.models.base.ModelAdapter`."""
 
     # The first dimension of pixel_values counts pictures, not clips.
@@ -241,21 +242,6 @@ class InternVLAdapter:
         if inputs.get("position_ids") is not None:
             arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
         return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
-
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
-
-    def earliest_reduction(self, model: nn.Module) -> int:
-        return 1
-
-    def query_and_keys(
-        self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        return decoder_query_and_keys(layer, hidden, cos, sin, last)
-
-    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = cast(Any, model).model.language_model.rotary_emb(like, positions)
-        return cos, sin
 
     @staticmethod
     def _depth(model: nn.Module) -> int:

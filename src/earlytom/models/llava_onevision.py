@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError, ModelError
 from earlytom.models.attention import (
     captured_outputs,
-    decoder_query_and_keys,
     find_pooling_head,
     head_attention,
     heads_mean,
     heads_received_attention,
 )
 from earlytom.models.base import FrameVisitor
+from earlytom.models.language_model import StockLanguageModel
 from earlytom.models.merging_layer import check_token_merging, run_merging_layer
 from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
 from earlytom.ops import pool_bilinear
@@ -47,7 +47,7 @@ _CONSUMED = (
 _OVERRIDES = ("vision_feature_layer", "vision_feature_select_strategy", "vision_aspect_ratio")
 
 
-class LlavaOnevisionAdapter:
+class LlavaOnevisionAdapter(StockLanguageModel):
     """Implements `earlytom.models.base.ModelAdapter`."""
 
     clip_arguments = ("pixel_values_videos",)
@@ -175,21 +175,6 @@ class LlavaOnevisionAdapter:
         if inputs.get("position_ids") is not None:
             arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
         return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
-
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
-
-    def earliest_reduction(self, model: nn.Module) -> int:
-        return 1
-
-    def query_and_keys(
-        self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        return decoder_query_and_keys(layer, hidden, cos, sin, last)
-
-    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = cast(Any, model).model.language_model.rotary_emb(like, positions)
-        return cos, sin
 
     @staticmethod
     def _side(model: nn.Module) -> int:

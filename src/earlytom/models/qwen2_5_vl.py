@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import ModelError
-from earlytom.models.attention import decoder_query_and_keys
 from earlytom.models.base import FrameVisitor
+from earlytom.models.language_model import StockLanguageModel
 from earlytom.models.mrope import (
     CLIP_ARGUMENTS,
     assemble_prompt,
@@ -30,7 +30,7 @@ from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 __all__ = ["Qwen25VLAdapter"]
 
 
-class Qwen25VLAdapter:
+class Qwen25VLAdapter(StockLanguageModel):
     """Implements `earlytom.models.base.ModelAdapter`."""
 
     clip_arguments = CLIP_ARGUMENTS
@@ -101,21 +101,6 @@ class Qwen25VLAdapter:
             return _with_images(cast(Any, model), inputs, short_ids, embeds)
 
         return assemble_prompt(model, inputs, prompt, grids, kept, short, with_images)
-
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
-
-    def earliest_reduction(self, model: nn.Module) -> int:
-        return 1
-
-    def query_and_keys(
-        self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        return decoder_query_and_keys(layer, hidden, cos, sin, last)
-
-    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = cast(Any, model).model.language_model.rotary_emb(like, positions[None].expand(3, -1, -1))
-        return cos, sin
 
     @staticmethod
     def _layout(visual: Any, grid: FrameGrid, like: Tensor) -> FrameLayout:

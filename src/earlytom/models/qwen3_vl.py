@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError, ModelError
-from earlytom.models.attention import decoder_query_and_keys
 from earlytom.models.base import FrameVisitor
+from earlytom.models.language_model import StockLanguageModel
 from earlytom.models.mrope import assemble_prompt, clip_patches, clip_positions, packed_grids, packed_prompt
 from earlytom.models.packed_vision import FrameLayout, frame_shape, mean_of_patches, run_block
 from earlytom.models.prompt import HostPrompt, ShortPrompt, by_frame, shorten_prompt
@@ -31,7 +31,7 @@ from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 __all__ = ["Qwen3VLAdapter"]
 
 
-class Qwen3VLAdapter:
+class Qwen3VLAdapter(StockLanguageModel):
     """Implements `earlytom.models.base.ModelAdapter`."""
 
     clip_arguments = ("pixel_values_videos", "video_grid_thw")
@@ -123,21 +123,9 @@ class Qwen3VLAdapter:
         arguments = _deepstack_arguments(config, prompt, short, videos, further, width)
         return replace(prepared, language_arguments=arguments)
 
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        return cast(nn.ModuleList, cast(Any, model).model.language_model.layers)
-
     def earliest_reduction(self, model: nn.Module) -> int:
         # The n-th DeepStack features are added behind the n-th layer, to as many tokens as entered.
         return max(1, len(_deepstack_layers(model)))
-
-    def query_and_keys(
-        self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        return decoder_query_and_keys(layer, hidden, cos, sin, last)
-
-    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = cast(Any, model).model.language_model.rotary_emb(like, positions[None].expand(3, -1, -1))
-        return cos, sin
 
 
 def _deepstack_layers(model: nn.Module) -> list[int]:
