@@ -38,7 +38,7 @@ from earlytom.errors import CompressionError, ModelError
 from earlytom.models.attention import captured_outputs, heads_mean, heads_received_attention
 from earlytom.models.base import FrameVisitor
 from earlytom.models.language_model import StockLanguageModel
-from earlytom.models.prompt import HostPrompt, by_frame, shorten_prompt
+from earlytom.models.prompt import HostPrompt, by_frame, prefill_inputs, shorten_prompt
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["InternVLAdapter"]
@@ -236,12 +236,7 @@ class InternVLAdapter(StockLanguageModel):
             of_images = cast(Any, model).model.get_image_features(pixels, return_dict=True).pooler_output
             is_image = (prompt.ids == cast(Any, model).config.image_token_id) & ~is_video
             embeds = _put(embeds, short.take(is_image, 0), of_images)
-        arguments = {key: value for key, value in inputs.items() if key not in _CONSUMED}
-        mask = short.take(prompt.mask, 0).to(device, non_blocking=True)
-        arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
-        if inputs.get("position_ids") is not None:
-            arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
-        return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
+        return prefill_inputs(inputs, prompt, short, embeds, _CONSUMED)
 
     @staticmethod
     def _depth(model: nn.Module) -> int:

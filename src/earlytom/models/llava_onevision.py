@@ -25,7 +25,7 @@ from earlytom.models.attention import (
 from earlytom.models.base import FrameVisitor
 from earlytom.models.language_model import StockLanguageModel
 from earlytom.models.merging_layer import check_token_merging, run_merging_layer
-from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
+from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, prefill_inputs, shorten_prompt
 from earlytom.ops import pool_bilinear
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
@@ -169,12 +169,7 @@ class LlavaOnevisionAdapter(StockLanguageModel):
         embeds = self._with_images(model, inputs, short_ids, embeds)
         places = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
         embeds = embeds.masked_scatter(places, self._with_newlines(model, kept).to(embeds))
-        arguments = {key: value for key, value in inputs.items() if key not in _CONSUMED}
-        mask = short.take(prompt.mask, 0).to(device, non_blocking=True)
-        arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
-        if inputs.get("position_ids") is not None:
-            arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
-        return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
+        return prefill_inputs(inputs, prompt, short, embeds, _CONSUMED)
 
     @staticmethod
     def _side(model: nn.Module) -> int:

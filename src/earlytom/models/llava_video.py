@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError, ModelError
 from earlytom.models.llava_onevision import LlavaOnevisionAdapter
 from earlytom.models.llava_video_model import LlavaVideoForConditionalGeneration, text_embeddings
-from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
+from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, prefill_inputs, shorten_prompt
 from earlytom.models.video_layout import VideoLayout
 from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
 
@@ -87,9 +87,4 @@ class LlavaVideoAdapter(LlavaOnevisionAdapter):
         embeds = text_embeddings(model, short_ids)
         places = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
         embeds = embeds.masked_scatter(places, torch.cat(sequences).to(embeds))
-        arguments = {key: value for key, value in inputs.items() if key not in _CONSUMED}
-        mask = short.take(prompt.mask, 0).to(device, non_blocking=True)
-        arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
-        if inputs.get("position_ids") is not None:
-            arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
-        return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
+        return prefill_inputs(inputs, prompt, short, embeds, _CONSUMED)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
-from earlytom.types import FrameGrid, KeptTokens
+from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
 
-__all__ = ["HostPrompt", "ShortPrompt", "by_frame", "check_placeholders", "keep_first", "shorten_prompt"]
+__all__ = [
+    "HostPrompt",
+    "ShortPrompt",
+    "by_frame",
+    "check_placeholders",
+    "keep_first",
+    "prefill_inputs",
+    "shorten_prompt",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,26 @@ def shorten_prompt(keep: Tensor, is_video: Tensor, *, pad_right: bool) -> ShortP
         visual_positions=tuple(tuple(row.nonzero().flatten().tolist()) for row in visual),
         dropped=tuple(is_video.shape[1] - len(row) for row in rows),
     )
+
+
+def prefill_inputs(
+    inputs: Mapping[str, Any], prompt: HostPrompt, short: ShortPrompt, embeds: Tensor, consumed: Sequence[str]
+) -> PrefillInputs:
+    """What stock gets where a token's position is its number in the sequence: embeddings, and the mask they need.
+
+    Args:
+        inputs: of the call.
+        prompt: on the host.
+        short: what stays of it.
+        embeds: [B, S', C].
+        consumed: the arguments that are used up.
+    """
+    arguments = {key: value for key, value in inputs.items() if key not in consumed}
+    mask = short.take(prompt.mask, 0).to(inputs["input_ids"].device, non_blocking=True)
+    arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
+    if inputs.get("position_ids") is not None:
+        arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
+    return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
 
 
 def by_frame(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:

@@ -283,6 +283,8 @@ class _Compressor:
         encoded = arguments.get("mm_encoder_outputs") or {}
         if arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             return True
+        if "pixel_values_videos" in self._adapter.clip_arguments:
+            return False
         images = arguments.get("pixel_values") is not None or encoded.get("image") is not None
         return images and self._adapter.prompt(self._model, arguments) is not None
 

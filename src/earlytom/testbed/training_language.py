@@ -167,7 +167,8 @@ class LanguageTrainer:
             batch: Where to look.
 
         Returns:
-            The loss, and how often the words that the letters stand for are known.
+            The loss, and the share of the words that letters stand for which are the first guess (of the two words of
+            one answer only one can be).
         """
         embedding = self._embedding.weight
         options, meant = batch.options.to(self.device), batch.meant.to(self.device)
