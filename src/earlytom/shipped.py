@@ -8,7 +8,7 @@ from pathlib import Path
 
 from earlytom.errors import EarlyTomError
 
-__all__ = ["SampleQuestion", "sample_questions", "sample_videos", "shipped_model"]
+__all__ = ["SampleQuestion", "sample_questions", "sample_videos", "shipped_folders", "shipped_model"]
 
 _TESTBED = Path(__file__).parent / "testbed"
 _MODELS = {"llava_onevision": "checkpoint", "qwen2_5_vl": "checkpoint_qwen2_5_vl"}
@@ -28,20 +28,26 @@ def shipped_model(architecture: str = "llava_onevision") -> Path:
     """The test model, trained on generated scenes only, as a ``from_pretrained`` folder.
 
     Args:
-        architecture: ``"llava_onevision"``, or ``"qwen2_5_vl"`` for its twin, which an installation may lack.
+        architecture: ``"llava_onevision"``, or ``"qwen2_5_vl"`` for its twin.
 
     Raises:
         EarlyTomError: there is no test model of this architecture, or the twin is not in this installation.
     """
     if architecture not in _MODELS:
         raise EarlyTomError(f"architecture must be one of {', '.join(_MODELS)}, got {architecture!r}")
-    folder = _TESTBED / _MODELS[architecture]
+    folder = shipped_folders()[architecture]
     if architecture != "llava_onevision" and not (folder / "config.json").is_file():
         raise EarlyTomError(
             f"the test model of the architecture {architecture!r} is not in this installation: {folder}; to make it: "
-            f"python -m earlytom.testbed.train --architecture {architecture} --install --output DIR"
+            f"python -m earlytom.testbed.train --architecture {architecture} --start {shipped_model()} --install "
+            "--output DIR"
         )
     return folder
+
+
+def shipped_folders() -> dict[str, Path]:
+    """Where the test model of each architecture lies, whether it is there or not."""
+    return {architecture: _TESTBED / name for architecture, name in _MODELS.items()}
 
 
 def sample_videos() -> list[Path]:

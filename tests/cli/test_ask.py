@@ -15,7 +15,7 @@ from earlytom.cli.app import app
 from earlytom.cli.compare import ratio
 from earlytom.cli.options import DecoderName, build_method, choose_clip
 from earlytom.errors import MethodError
-from earlytom.shipped import shipped_model
+from earlytom.shipped import shipped_folders
 
 QUICK = ("--frames", "8", "--max-new-tokens", "2")
 
@@ -74,7 +74,7 @@ def test_options_that_exclude_one_another(clip: Path, options: tuple[str, ...], 
         (("--retention", "1.5"), "retention must be a number in (0.0, 1.0], got 1.5"),
         (("--method", "none", "--retention", "0.5"), "method 'none' keeps every token"),
         (("--method", "none", "--preset", "mvbench"), "method 'none' has no option 'preset'"),
-        (("--preset", "nonsense"), "unknown preset 'nonsense'; the presets are: mvbench"),
+        (("--preset", "nonsense"), "unknown preset 'nonsense'; the presets are: fast, quality, paper, mvbench"),
         (("--fps", "-1"), "Sampling.fps is -1.0"),
         (("--model", "/nonexistent/model"), "cannot load a model from '/nonexistent/model'"),
         (("--device", "abacus"), "device must be"),
@@ -127,7 +127,8 @@ def test_the_shipped_model_is_honest_about_other_videos(clip: Path, monkeypatch:
     assert "only knows generated scenes" in words
     assert "mean nothing" in words
     assert "llava-hf/llava-onevision-qwen2-7b-ov-hf" in words
-    assert session.shipped_model_note(str(shipped_model()), clip) == words
+    for folder in shipped_folders().values():
+        assert session.shipped_model_note(str(folder), clip) == words
     assert session.shipped_model_note("llava-hf/other", clip) is None
     monkeypatch.setattr(session, "sample_videos", lambda: [clip])
     assert session.shipped_model_note(None, clip) is None

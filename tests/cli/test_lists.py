@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from earlytom.cli import doctor
 from earlytom.cli.app import app
 from earlytom.methods import METHODS, parse_method
-from earlytom.methods.presets import PRESETS
+from earlytom.methods.presets import EVERYDAY, PRESETS
 from earlytom.models import FAMILIES
 from earlytom.shipped import shipped_model
 
@@ -31,8 +31,14 @@ def test_methods_json_agrees_with_the_methods() -> None:
     (found,) = [method for method in listed if method["name"] == "earlytom"]
     assert found["paper"] == "arXiv 2605.30010"
     assert found["stages"] == ["encoder", "tokens", "llm"]
-    assert set(found["presets"]) == set(PRESETS)
-    assert found["presets"]["videomme"]["0.25"] == {"tau_seg": 0.6, "merge_layers": [10, 21, 23]}
+    assert set(found["presets"]) == {*EVERYDAY, *PRESETS}
+    assert found["presets"]["videomme"]["0.25"] == {
+        "tau_seg": 0.6,
+        "merge_layers": [10, 21, 23],
+        "frame_retention": 1.0,
+        "inner_merging": True,
+    }
+    assert found["presets"]["fast"]["any"]["tau_seg"] is None
 
 
 def test_methods_as_text() -> None:
@@ -56,7 +62,10 @@ def test_models_says_what_the_adapters_say() -> None:
     assert [family["model_type"] for family in document["families"]] == list(FAMILIES)
     for family in document["families"]:
         assert family["classes"] == list(FAMILIES[family["model_type"]].classes)
-    assert document["shipped"] == {"path": str(shipped_model()), "present": True}
+    assert document["shipped"] == [
+        {"model_type": name, "path": str(shipped_model(name)), "present": True}
+        for name in ("llava_onevision", "qwen2_5_vl")
+    ]
     assert "LlavaOnevisionForConditionalGeneration" in invoke("models").stdout
 
 

@@ -116,7 +116,9 @@ def test_wrong_values_are_refused(options, message) -> None:
         ({"height": 224, "width": 224}, 216),
         ({"height": 30, "width": 30}, 96),
         ({"shortest_edge": 3136, "longest_edge": 12845056}, 384),
+        ({"shortest_edge": 96**2 - 64, "longest_edge": 96**2 + 64}, 96),
         (SimpleNamespace(height=96, width=96), 96),
+        (SimpleNamespace(height=None, shortest_edge=3136, longest_edge=200**2), 192),
         (None, 384),
     ],
 )

@@ -9,7 +9,7 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Config
 from earlytom.testbed.architecture_llava_onevision import build_config, build_model, build_processor
 from earlytom.testbed.architectures import find_architecture
 from earlytom.testbed.checkpoint import save_checkpoint
-from earlytom.testbed.starting import start_from
+from earlytom.testbed.starting import is_of, start_from
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +67,31 @@ def test_new_words_keep_their_own_embeddings(
     assert torch.equal(after[-1], before[-1])
 
 
-def test_another_architecture_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:
+def test_another_architecture_takes_the_language_model_and_says_the_same_about_texts(
+    shallow: tuple[LlavaOnevisionForConditionalGeneration, Path],
+) -> None:
+    old, folder = shallow
     architecture = find_architecture("qwen2_5_vl")
-    tokenizer = architecture.build_processor().tokenizer
-    with pytest.raises(ValueError, match=r"holds a LlavaOnevision.*, a Qwen2_5_VL.* is needed"):
-        start_from(architecture.build_model(tokenizer), tokenizer, shallow[1])
+    tokenizer, words = architecture.build_processor().tokenizer, build_processor().tokenizer
+    model = architecture.build_model(tokenizer, seed=7).eval()
+    encoder = {name: weight.clone() for name, weight in architecture.encoder(model).state_dict().items()}
+    start_from(model, tokenizer, folder)
+    for name, weight in architecture.encoder(model).state_dict().items():
+        assert torch.equal(weight, encoder[name]), name
+    text = "What colour is the circle?"
+    with torch.no_grad():
+        mine = model(input_ids=tokenizer(text, return_tensors="pt").input_ids).logits
+        theirs = old(input_ids=words(text, return_tensors="pt").input_ids).logits
+    both = [word for word in words.get_vocab() if word in tokenizer.get_vocab()]
+    places = [[known.get_vocab()[word] for word in both] for known in (tokenizer, words)]
+    assert torch.allclose(mine[..., places[0]], theirs[..., places[1]], atol=1e-5)
+
+
+def test_the_folder_says_which_architecture_it_is_of(
+    shallow: tuple[LlavaOnevisionForConditionalGeneration, Path],
+) -> None:
+    assert is_of(shallow[1], "llava_onevision")
+    assert not is_of(shallow[1], "qwen2_5_vl")
 
 
 def test_another_width_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:

@@ -175,6 +175,30 @@ def test_training_runs_installs_and_goes_on(
     assert same(again["state"], language["state"])
 
 
+def test_what_training_starts_from_says_how_it_goes() -> None:
+    first, twin = (find_architecture(name) for name in ARCHITECTURES)
+    assert train._course(twin, None) is train.FROM_NOTHING
+    assert train._course(first, first.folder) is course.FROM_CHECKPOINT
+    assert train._course(twin, first.folder) is course.FROM_LANGUAGE_MODEL
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_the_twin_starts_from_the_language_model_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, twin = (find_architecture(name) for name in ARCHITECTURES)
+    phases = (course.Phase(frames=4, clips=1, questions=3, additions=1, gaps=0.0, until=1.0, enough=2.0),)
+    monkeypatch.setattr(
+        train, "FROM_LANGUAGE_MODEL", replace(course.FROM_LANGUAGE_MODEL, phases=phases, readings=3, rate=0.0)
+    )
+    run(twin, tmp_path, "--start", str(first.folder))
+    given, found = load_checkpoint(first.folder)[0], load_checkpoint(tmp_path / "checkpoint")[0]
+    encoder = state_of(tmp_path, "encoder")["state"]["tower"]
+    for name, weight in first.language_model(given).layers[0].state_dict().items():
+        assert torch.equal(weight, twin.language_model(found).layers[0].state_dict()[name]), name
+    kept = twin.encoder(found).state_dict()["blocks.0.mlp.gate_proj.weight"]
+    assert torch.equal(kept, encoder["blocks.0.mlp.gate_proj.weight"].bfloat16().float())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_an_interrupted_run_goes_on_where_it_was(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from earlytom.cli.display import on_terminal, status
 from earlytom.errors import VideoError
-from earlytom.shipped import sample_videos, shipped_model
+from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
     from earlytom.cli.options import Clip, ModelChoice
@@ -77,8 +77,8 @@ def describe_device(qa: VideoQA) -> str:
 
 
 def shipped_model_note(model: str | None, video: Path) -> str | None:
-    """What has to be said when the shipped model looks at a video that was not made for it."""
-    if model is not None and Path(model).resolve() != shipped_model().resolve():
+    """What has to be said when a shipped model looks at a video that was not made for it."""
+    if model is not None and Path(model).resolve() not in {folder.resolve() for folder in shipped_folders().values()}:
         return None
     if video.resolve() in {sample.resolve() for sample in sample_videos()}:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +110,23 @@ def make_task(benchmark: Benchmark, clip: int) -> Task | None:
 
 
 def picture_size(processor: Any) -> int:
-    """A side in pixels, 96 to 384, that suits a processor: that of the frames it hands to the model, where it is fixed.
+    """A side in pixels, 96 to 384, that suits a processor: that of the frames it hands to the model.
 
-    Drawing larger pictures than the model gets to see costs time only.
+    Where it is not fixed, the largest square it hands on. Drawing larger pictures than the model gets to see costs time
+    only.
     """
     size = getattr(processor.video_processor, "size", None)
-    height = size.get("height") if isinstance(size, Mapping) else getattr(size, "height", None)
-    wanted = min(max(int(height or _LARGEST), _SMALLEST), _LARGEST)
+    height, most = _field(size, "height"), _field(size, "longest_edge")
+    # Processors that choose the size by the video's own count all pixels of a frame there, not a side.
+    side = height or (math.isqrt(most) if most else _LARGEST)
+    wanted = min(max(side, _SMALLEST), _LARGEST)
     return wanted - wanted % PATCH_GRID
+
+
+def _field(size: Any, name: str) -> int | None:
+    """One number of a processor's ``size``, which is a mapping or an object."""
+    value = size.get(name) if isinstance(size, Mapping) else getattr(size, name, None)
+    return None if value is None else int(value)
 
 
 def _through_file(frames: ByteArray, sampling: Sampling) -> Video:

@@ -1,8 +1,8 @@
 """The test model as Qwen2.5-VL: pairs of frames, attention in windows, positions with three axes.
 
-Sections and base of the rotary embedding are not those of the large models: there the columns get frequencies so low
-that neighbours among six columns cannot be told apart. The encoder knows relative places only, so that where on the
-picture a token lies has to be read off these positions.
+Its language model has the sizes and the rotary base of the first test model's, so that texts, whose three positions
+agree, mean the same to both, and one can start from the other's. Rows and columns get low frequencies then, as in the
+large models; where on the picture a token lies is in its features, since the encoder sees the picture's edges.
 """
 
 from collections.abc import Iterable
@@ -163,7 +163,7 @@ def _vision_sizes() -> dict[str, Any]:
 def _build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Return the configuration of the whole model for the words of ``tokenizer``."""
     ids = tokenizer.get_vocab()
-    rotary = {"rope_type": "default", "rope_theta": 20.0, "mrope_section": [8, 8, 8]}
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 8, 8]}
     return Qwen2_5_VLConfig(
         vision_config=_vision_sizes(),
         text_config=language_sizes(tokenizer) | {"rope_parameters": rotary},

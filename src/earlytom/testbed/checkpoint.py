@@ -96,6 +96,7 @@ def language_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": MAXIMUM_LENGTH,
+        "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

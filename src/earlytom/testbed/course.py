@@ -44,6 +44,7 @@ class Course:
         readings: Texts without a video a step. They have an optimiser of their own: beside the gradients of the video
             theirs are drowned.
         reading_from: The first layer that learns from texts.
+        read_well: Share of the texts read rightly from which on only every fourth step has any.
         rate: Scale of the learning rates for video.
         decay_from: Share of the stage's time after which the rates fall.
     """
@@ -51,11 +52,12 @@ class Course:
     phases: tuple[Phase, ...]
     readings: int
     reading_from: int
+    read_well: float
     rate: float
     decay_from: float
 
 
-FROM_NOTHING = Course(PHASES, readings=48, reading_from=0, rate=1.0, decay_from=0.78)
+FROM_NOTHING = Course(PHASES, readings=48, reading_from=0, read_well=0.95, rate=1.0, decay_from=0.78)
 # A model that has learnt to watch forgets it at the full rate, and with texts alone: these train the last layers only.
 FROM_CHECKPOINT = Course(
     phases=(
@@ -66,6 +68,22 @@ FROM_CHECKPOINT = Course(
     ),
     readings=48,
     reading_from=MEANT_LAYER,
+    read_well=0.95,
     rate=0.4,
+    decay_from=0.6,
+)
+# The language model of another architecture's checkpoint knows words, letters and what to look for, but has to learn
+# to see with another encoder: clips grow as from nothing, texts only keep alive what is known of letters.
+FROM_LANGUAGE_MODEL = Course(
+    phases=(
+        Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.0, until=0.2, enough=0.93),
+        Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.0, until=0.42, enough=0.95),
+        Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.0, until=0.62, enough=0.95),
+        Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.0, until=1.0, enough=2.0),
+    ),
+    readings=48,
+    reading_from=MEANT_LAYER,
+    read_well=0.7,
+    rate=0.5,
     decay_from=0.6,
 )

@@ -22,8 +22,8 @@ from earlytom.testbed.architectures import (
     output_file,
 )
 from earlytom.testbed.checkpoint import load_checkpoint, save_checkpoint
-from earlytom.testbed.course import FROM_CHECKPOINT, FROM_NOTHING
-from earlytom.testbed.starting import start_from
+from earlytom.testbed.course import FROM_CHECKPOINT, FROM_LANGUAGE_MODEL, FROM_NOTHING, Course
+from earlytom.testbed.starting import is_of, start_from
 from earlytom.testbed.training_encoder import train_encoder
 from earlytom.testbed.training_language import train_language
 
@@ -43,7 +43,8 @@ def train(architecture: Architecture, options: argparse.Namespace, device: torch
     """Run both stages and write the checkpoint and the training curve."""
     torch.manual_seed(0)
     encoder = architecture.build_encoder().to(device)
-    if options.start:
+    course = _course(architecture, options.start)
+    if course is FROM_CHECKPOINT:
         encoder.load_state_dict(architecture.encoder(load_checkpoint(options.start)[0]).state_dict())
     curve = train_encoder(
         architecture,
@@ -52,7 +53,7 @@ def train(architecture: Architecture, options: argparse.Namespace, device: torch
         options.encoder_minutes,
         options.resume,
         device,
-        fresh=options.start is None,
+        fresh=course is not FROM_CHECKPOINT,
     )
     processor = architecture.build_processor()
     model = architecture.build_model(processor.tokenizer).to(device)
@@ -65,7 +66,6 @@ def train(architecture: Architecture, options: argparse.Namespace, device: torch
         _export(model, processor, folders)
 
     language_minutes = options.minutes - options.encoder_minutes
-    course = FROM_CHECKPOINT if options.start else FROM_NOTHING
     curve = curve + train_language(
         architecture,
         model,
@@ -80,6 +80,13 @@ def train(architecture: Architecture, options: argparse.Namespace, device: torch
     _write_curve(options.output / f"{CURVE_NAME}.json", curve)
     if options.install:
         _write_curve(output_file(CURVE_NAME, architecture.name), curve)
+
+
+def _course(architecture: Architecture, start: Path | None) -> Course:
+    """Return how the second stage goes, by what training starts from."""
+    if start is None:
+        return FROM_NOTHING
+    return FROM_CHECKPOINT if is_of(start, architecture.name) else FROM_LANGUAGE_MODEL
 
 
 def _export(model: PreTrainedModel, processor: ProcessorMixin, folders: list[Path]) -> None:
@@ -104,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=102.0, help="training time of both stages together")
     parser.add_argument("--encoder-minutes", type=float, default=13.0, help="part of it for the encoder")
-    parser.add_argument("--start", type=Path, help="folder of a trained checkpoint to start from instead of nothing")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a trained checkpoint to start from instead of nothing; one of another architecture gives its "
+        "language model",
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
     parser.add_argument("--install", action="store_true", help="also replace the checkpoint inside this package")

@@ -38,7 +38,6 @@ _QUESTION_LAYER = 5
 _AUXILIARY_WEIGHT = 0.4
 _MEANT_WEIGHT = 5.0
 _OPTION_WEIGHT = 3.0
-_READ_WELL = 0.95
 _READING_INTERVAL = 4
 _WEIGHTS = {"order": 2.0}
 
@@ -242,7 +241,7 @@ def train_language(
         if phase.frames:
             pool.add(phase.additions if len(pool) >= _FIRST_CLIPS else _FIRST_CLIPS)
         values: dict[str, float] = {}
-        if means.values.get("reading", 0.0) < _READ_WELL or record.step % _READING_INTERVAL == 0:
+        if means.values.get("reading", 0.0) < course.read_well or record.step % _READING_INTERVAL == 0:
             values |= _read_step(trainer, text_optimiser, course, record)
         if phase.frames:
             values |= _train_step(trainer, optimiser, pool, phase, course, record)
