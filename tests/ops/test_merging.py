@@ -200,6 +200,15 @@ def test_the_floor_counts_over_all_segments_from_the_first_on(floor, lengths) ->
     assert [sum(first <= frame <= last for frame in outputs) for first, last in segments] == lengths
 
 
+@pytest.mark.parametrize(
+    ("floor", "expected"), [(7, [0, 1, 3, 4, 5, 7, 8]), (8, [0, 1, 2, 3, 4, 5, 7, 8]), (9, [*range(9)])]
+)
+def test_at_the_floor_the_most_similar_pair_merges_not_the_first(floor, expected) -> None:
+    table = table_of(9, 0.5, s12=0.7, s56=0.9)
+    assert plan_merging(table, [(0, 3), (4, 8)], variant="paper", floor=1).outputs == 7
+    assert plan_merging(table, [(0, 3), (4, 8)], variant="paper", floor=floor).survivors().tolist() == expected
+
+
 def test_pair_weights_are_the_two_similarities() -> None:
     table = table_of(6, 0.5, s12=0.9, s23=0.6, s34=0.55, s45=0.55, s05=0.56)
     reduction = plan_merging(table, [(0, 5)])

@@ -23,20 +23,29 @@ def plan_naively(
     floor: int = 1,
     counts: Sequence[int] | None = None,
 ) -> Plan:
-    """The output frames of all segments; ``official`` knows no floor."""
-    left = len(similarity)
-    stands_for = counts if counts is not None else [1] * left
-    plan: Plan = []
-    for first, last in segments:
-        middle = list(range(first + 1, last))
-        if variant == "official":
-            outputs = _official(similarity, first, middle, last, weighted)
-        else:
-            may_vanish = max(0, left - floor)
-            outputs = _default_or_paper(similarity, first, middle, last, variant, weighted, may_vanish, stands_for)
-            left -= len(middle) - len(outputs)
-        plan += [{first: 1.0}, *outputs] + ([{last: 1.0}] if last > first else [])
-    return plan
+    """The output frames of all segments; ``official`` knows no floor.
+
+    Frames are taken back one after another, the least similar to what it joined first, of equals the last one.
+    """
+    stands_for = counts if counts is not None else [1] * len(similarity)
+    kept_back: set[int] = set()
+    joined: dict[int, float] = {}
+    while True:
+        plan: Plan = []
+        for first, last in segments:
+            middle = list(range(first + 1, last))
+            if variant == "official":
+                outputs = _official(similarity, first, middle, last, weighted)
+            else:
+                outputs, gone = _default_or_paper(
+                    similarity, first, middle, last, variant, weighted, stands_for, kept_back, joined
+                )
+                if not kept_back:
+                    joined |= gone
+            plan += [{first: 1.0}, *outputs] + ([{last: 1.0}] if last > first else [])
+        if variant == "official" or len(plan) >= min(floor, len(similarity)):
+            return plan
+        kept_back.add(min(joined.keys() - kept_back, key=lambda frame: (round(joined[frame], 5), -frame)))
 
 
 def _official(similarity: Table, first: int, middle: list[int], last: int, weighted: bool) -> Plan:
@@ -77,36 +86,42 @@ def _default_or_paper(
     last: int,
     variant: str,
     weighted: bool,
-    may_vanish: int,
     stands_for: Sequence[int],
-) -> Plan:
+    kept_back: set[int],
+    joined_before: dict[int, float],
+) -> tuple[Plan, dict[int, float]]:
+    """The output frames of one segment, and how similar the frames that are gone are to what they joined."""
     threshold = similarity[first][last]
     ties = variant == "default"
     outputs: Plan = []
+    gone: dict[int, float] = {}
     while len(middle) > 1:
         one, two, *rest = middle
         current, following = similarity[one][two], similarity[two][rest[0] if rest else last]
         merges = (current > threshold or (ties and current == threshold)) and (
             current > following or (ties and current == following)
         )
-        if not merges or may_vanish == 0:
+        # Once frames are taken back, nothing vanishes that did not before.
+        if not merges or two in kept_back or (kept_back and two not in joined_before):
             outputs.append({one: 1.0})
             middle = middle[1:]
             continue
+        gone[two] = current
         weight = _clamped(current, following) if weighted else 0.5
         outputs.append({one: weight, two: 1.0 - weight})
-        may_vanish -= 1
         middle = rest
     if middle:
         (frame,) = middle
-        close = bool(outputs) and _cosine_to_merged(similarity, outputs[-1], frame) >= threshold - 1e-9
-        if ties and close and may_vanish > 0:
+        closeness = _cosine_to_merged(similarity, outputs[-1], frame) if outputs else float("-inf")
+        joins = frame in joined_before.keys() - kept_back if kept_back else closeness >= threshold - 1e-9
+        if ties and outputs and joins:
+            gone[frame] = closeness
             before, added = sum(stands_for[i] for i in outputs[-1]), stands_for[frame]
             joined = {i: weight * before / (before + added) for i, weight in outputs[-1].items()}
             outputs[-1] = joined | {frame: added / (before + added)}
         else:
             outputs.append({frame: 1.0})
-    return outputs
+    return outputs, gone
 
 
 def _cosine_to_merged(similarity: Table, sources: dict[int, float], frame: int) -> float:

@@ -15,7 +15,7 @@ A plan lists the output frames; each is a list of ``(input frame, weight)``. `pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from earlytom.ops.segmentation import Segment
 from earlytom.reduction import Reduction
@@ -25,6 +25,7 @@ __all__ = ["merge_weight", "plan_merging"]
 
 # Similarities this close are equal: frames merged from identical ones differ from them in the last bits.
 _TIE = 1e-5
+_DIGITS = 5
 
 Row = list[tuple[int, float]]
 Table = Sequence[Sequence[float]]
@@ -54,27 +55,35 @@ def plan_merging(
         segments: inclusive ``(first, last)`` pairs that cover the N frames in order.
         variant: which reading of the method, see the module's docstring.
         weighted: ``False`` merges by the plain mean (an ablation).
-        floor: merging stops when this many frames are left (``official`` ignores it).
+        floor: at least so many frames are left; where more could vanish, those most similar to what they join do, of
+            equals the earlier ones (``official`` ignores it).
         counts: the number of input frames that each frame stands for; 1 each if ``None``.
 
     Returns:
         A reduction from N frames to the frames that are left, in temporal order.
     """
     frames = len(similarity)
-    counts = [1] * frames if counts is None else counts
+    if variant == "official":
+        rows = _whole(segments, lambda first, last: _merge_middle_official(similarity, first, last, weighted))
+        return Reduction.from_rows(rows, frames)
+    merger = _Merger(similarity, variant == "default", weighted, [1] * frames if counts is None else counts)
+    rows = _whole(segments, merger.merge_middle)
     spare = max(0, frames - floor)
+    if len(merger.vanished) > spare:
+        merger.allow_most_similar(spare)
+        rows = _whole(segments, merger.merge_middle)
+    return Reduction.from_rows(rows, frames)
+
+
+def _whole(segments: Sequence[Segment], merge_middle: Callable[[int, int], list[Row]]) -> list[Row]:
+    """The rows of all segments; their first and last frames stay as they are."""
     rows: list[Row] = []
     for first, last in segments:
         if last - first < 2:
             rows.extend([(frame, 1.0)] for frame in range(first, last + 1))
-            continue
-        if variant == "official":
-            middle = _merge_middle_official(similarity, first, last, weighted)
         else:
-            middle = _merge_middle(similarity, first, last, variant == "default", weighted, spare, counts)
-            spare -= (last - first - 1) - len(middle)
-        rows.extend([[(first, 1.0)], *middle, [(last, 1.0)]])
-    return Reduction.from_rows(rows, frames)
+            rows.extend([[(first, 1.0)], *merge_middle(first, last), [(last, 1.0)]])
+    return rows
 
 
 def _merge_middle_official(similarity: Table, first: int, last: int, weighted: bool) -> list[Row]:
@@ -106,31 +115,62 @@ def _official_weight(current: float, following: float) -> float:
     return current / total if total != 0.0 else 0.5
 
 
-def _merge_middle(
-    similarity: Table, first: int, last: int, ties: bool, weighted: bool, spare: int, counts: Sequence[int]
-) -> list[Row]:
-    """``default`` (``ties=True``) and ``paper`` for the frames between ``first`` and ``last``."""
-    threshold = similarity[first][last]
-    rows: list[Row] = []
-    frame = first + 1
-    while frame < last - 1:
-        current, following = similarity[frame][frame + 1], similarity[frame + 1][frame + 2]
-        slack = _TIE if ties else 0.0
-        passes = current > threshold - slack and current > following - slack
-        if passes and spare > 0:
-            weight = merge_weight(current, following) if weighted else 0.5
-            rows.append([(frame, weight), (frame + 1, 1.0 - weight)])
-            spare -= 1
-            frame += 2
-        else:
-            rows.append([(frame, 1.0)])
-            frame += 1
-    if frame == last - 1:
-        if ties and rows and spare > 0 and _similarity_to_row(similarity, rows[-1], frame) > threshold - _TIE:
-            rows[-1] = _join(rows[-1], frame, counts)
-        else:
-            rows.append([(frame, 1.0)])
-    return rows
+class _Merger:
+    """``default`` (``ties=True``) and ``paper``: what vanishes in which row, at first without regard to a floor."""
+
+    def __init__(self, similarity: Table, ties: bool, weighted: bool, counts: Sequence[int]) -> None:
+        self.vanished: dict[int, float] = {}
+        """Every frame that joins one before it -> how similar it is to that."""
+        self._similarity, self._ties, self._weighted, self._counts = similarity, ties, weighted, counts
+        self._allowed: frozenset[int] | None = None
+
+    def allow_most_similar(self, number: int) -> None:
+        """From now on only so many of the frames that have vanished may."""
+        by_similarity = sorted(self.vanished, key=lambda frame: (-round(self.vanished[frame], _DIGITS), frame))
+        self._allowed = frozenset(by_similarity[:number])
+
+    def merge_middle(self, first: int, last: int) -> list[Row]:
+        """The rows of the frames between ``first`` and ``last``."""
+        threshold = self._similarity[first][last]
+        rows: list[Row] = []
+        frame = first + 1
+        while frame < last - 1:
+            weight = self._pair_weight(frame, threshold)
+            if weight is None:
+                rows.append([(frame, 1.0)])
+                frame += 1
+            else:
+                rows.append([(frame, weight), (frame + 1, 1.0 - weight)])
+                frame += 2
+        if frame == last - 1:
+            if rows and self._joins(rows[-1], frame, threshold):
+                rows[-1] = _join(rows[-1], frame, self._counts)
+            else:
+                rows.append([(frame, 1.0)])
+        return rows
+
+    def _pair_weight(self, frame: int, threshold: float) -> float | None:
+        """The weight of a frame beside the next one, ``None`` where the two do not merge."""
+        current, following = self._similarity[frame][frame + 1], self._similarity[frame + 1][frame + 2]
+        slack = _TIE if self._ties else 0.0
+        if current <= threshold - slack or current <= following - slack or not self._may_vanish(frame + 1, current):
+            return None
+        return merge_weight(current, following) if self._weighted else 0.5
+
+    def _joins(self, row: Row, frame: int, threshold: float) -> bool:
+        """Whether the last middle frame goes into the row before it."""
+        if not self._ties:
+            return False
+        if self._allowed is not None:
+            return frame in self._allowed
+        similarity = _similarity_to_row(self._similarity, row, frame)
+        return similarity > threshold - _TIE and self._may_vanish(frame, similarity)
+
+    def _may_vanish(self, frame: int, similarity: float) -> bool:
+        if self._allowed is not None:
+            return frame in self._allowed
+        self.vanished[frame] = similarity
+        return True
 
 
 def _similarity_to_row(similarity: Table, row: Row, frame: int) -> float:
