@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from earlytom import EarlyTom, MethodError, Reduction
+from earlytom.methods.presets import PRESETS, preset_names
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
 from reference.inner import merge_dropped_naively
@@ -154,6 +155,30 @@ def test_every_input_frame_is_part_of_exactly_one_frame_that_is_left(features, c
     states, _ = run_passes(EarlyTom(compat=compat, tau_seg=0.6), features)
     assert [source for row in states.origin.to_rows() for source, _ in row] == list(range(len(features)))
     assert all(sum(weight for _, weight in row) == pytest.approx(1, abs=1e-5) for row in states.origin.to_rows())
+
+
+@pytest.mark.parametrize(
+    ("retention", "frame_retention", "left"), [(0.25, 0.5, 16), (0.25, 0.4, 20), (0.5, 0.4, 32), (0.25, 0.26, 31)]
+)
+def test_merging_stops_before_frames_would_keep_more_than_their_share(retention, frame_retention, left) -> None:
+    method = EarlyTom(retention=retention, frame_retention=frame_retention, tau_seg=0.8)
+    floor = frame_floor(method.budget(FrameGrid(frames=32, rows=3, columns=3)), 9)
+    assert run_passes(replace(method, frame_retention=1.0), static_clip(), passes=6, floor=floor)[1][-1] < left
+    assert run_passes(method, static_clip(), passes=6, floor=floor)[1][-1] == left
+
+
+def test_the_share_a_frame_may_keep_is_checked_and_comes_from_knob_or_preset() -> None:
+    clip = static_clip()
+    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8), clip)[1][-1] == 20
+    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8, frame_retention=0.5), clip)[1][-1] == 16
+    assert run_passes(EarlyTom(preset="fast", tau_seg=0.8), clip)[1] == run_passes(EarlyTom(tau_seg=0.8), clip)[1]
+    for value in (0.0, 1.5, -0.1, "much", True):
+        with pytest.raises(MethodError, match=r"frame_retention must be a number in \(0.0, 1.0\]"):
+            EarlyTom(frame_retention=value)
+    for knobs in ({"frame_retention": 0.4}, {"preset": "quality"}):
+        with pytest.raises(MethodError, match="frame_retention below 1 does not go with compat='official'"):
+            EarlyTom(compat="official", **knobs)
+    EarlyTom(compat="official", frame_retention=1.0)
 
 
 @quick
@@ -461,7 +486,9 @@ def test_segmentation_knobs_change_the_segments(knobs, longest) -> None:
     assert max(last - first + 1 for first, last in segments) == longest
 
 
-def test_inner_merging_is_off_by_default_on_with_a_preset_and_obeys_its_knobs() -> None:
+def test_inner_merging_is_off_by_default_on_with_the_papers_presets_and_obeys_its_knobs() -> None:
+    acting = {name for name in preset_names() if EarlyTom(preset=name).llm_plan(28).reduce_before}
+    assert acting == {"paper", *PRESETS}
     assert EarlyTom(inner_merging=True).llm_plan(28).reduce_before == (18,)
     assert EarlyTom(inner_merging=True).llm_plan(24).reduce_before == (18,)
     assert EarlyTom(inner_merging=True, inner_layer=3).llm_plan(28).reduce_before == (3,)

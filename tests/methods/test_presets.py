@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earlytom import EarlyTom, MethodError
-from earlytom.methods.presets import PRESETS, find_preset, scale_layers
+from earlytom.methods.presets import EVERYDAY, PRESETS, find_preset, preset_names, scale_layers
 from earlytom.types import EncoderShape
 from reference.strategies import quick
 
@@ -79,8 +79,36 @@ def test_knobs_given_by_hand_win_over_the_preset() -> None:
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(MethodError, match=r"unknown preset 'mvbnch'; the presets are: mvbench, .*videomme-0\.5b"):
+    with pytest.raises(
+        MethodError, match=r"unknown preset 'mvbnch'; the presets are: fast, quality, paper, mvbench, .*videomme-0\.5b"
+    ):
         EarlyTom(preset="mvbnch")
+
+
+@pytest.mark.parametrize("retention", [0.03, 0.1, 0.25, 0.6, 1.0])
+@pytest.mark.parametrize("name", list(EVERYDAY))
+def test_everyday_presets_merge_early_and_leave_the_language_model_alone_at_any_retention(name, retention) -> None:
+    method, default = EarlyTom(preset=name, retention=retention), EarlyTom(retention=retention)
+    for depth in (8, 26, 27):
+        first, usual = (one.encoder_plan(EncoderShape(depth=depth)).merge_layers for one in (method, default))
+        assert len(first) == len(usual)
+        assert all(early < late for early, late in zip(first, usual, strict=True))
+    assert method.active_stages == default.active_stages
+    assert find_preset(name, retention).tau_seg is None
+
+
+@pytest.mark.parametrize(
+    ("retention", "nearest"), [(0.01, 0.1), (0.1, 0.1), (0.12, 0.1), (0.14, 0.15), (0.2, 0.2), (0.9, 0.25)]
+)
+def test_paper_is_the_row_of_mvbench_at_the_nearest_published_retention(retention, nearest) -> None:
+    method = EarlyTom(preset="paper", retention=retention)
+    assert find_preset("paper", retention) == PRESETS["mvbench"][nearest]
+    assert list(method.encoder_plan(EncoderShape(depth=26)).merge_layers) == TABLE_8["mvbench", nearest][1]
+    assert "llm" in method.active_stages
+
+
+def test_presets_are_listed_once_each() -> None:
+    assert preset_names() == ["fast", "quality", "paper", *PRESETS]
 
 
 def test_a_retention_that_the_table_lacks_says_which_it_has() -> None:

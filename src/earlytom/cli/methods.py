@@ -12,7 +12,7 @@ import typer
 from earlytom.cli.display import cell, output, print_json, table
 from earlytom.cli.options import JsonOption
 from earlytom.methods import find_method, method_names
-from earlytom.methods.presets import PRESETS
+from earlytom.methods.presets import EVERYDAY, PRESETS, Preset, preset_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_method", "methods"]
 
+_ANY_RETENTION = "any"
 _STAGES = (
     "Stages: encoder, inside the vision encoder; tokens, before the language model; llm, inside it. Methods can be put "
     "together by stage: earlytom+visionzip merges frames as earlytom does and selects tokens as visionzip does."
@@ -73,13 +74,16 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
 
 
 def _presets() -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        name: {
-            str(retention): {"tau_seg": preset.tau_seg, "merge_layers": list(preset.merge_layers)}
-            for retention, preset in rows.items()
-        }
-        for name, rows in PRESETS.items()
+    """What every preset sets, by retention; ``paper`` is one of the others at every retention."""
+    everyday = {name: {_ANY_RETENTION: _preset(preset)} for name, preset in EVERYDAY.items()}
+    tuned = {
+        name: {str(retention): _preset(preset) for retention, preset in rows.items()} for name, rows in PRESETS.items()
     }
+    return everyday | tuned
+
+
+def _preset(preset: Preset) -> dict[str, Any]:
+    return dataclasses.asdict(preset) | {"merge_layers": list(preset.merge_layers)}
 
 
 def _attribute_docs(method: type[Method]) -> dict[str, str]:
@@ -111,9 +115,8 @@ def _show_all(console: Console, described: list[dict[str, Any]]) -> None:
         made.add_row(cell(method["name"], "bold"), cell(stages), cell(summary), cell(listed))
     console.print(made)
     console.print(_STAGES)
-    presets = {name for method in described for name in method["presets"]}
-    if presets:
-        console.print(f"Presets: {', '.join(name for name in PRESETS if name in presets)}")
+    if any(method["presets"] for method in described):
+        console.print(f"Presets: {', '.join(preset_names())}")
     console.print(
         "'earlytom methods NAME' explains the options of one method. Use: --method NAME:option=value,... or "
         "--method NAME+NAME:option=value,..."
@@ -129,9 +132,13 @@ def _show_one(console: Console, method: dict[str, Any]) -> None:
     console.print(made)
     if not method["presets"]:
         return
-    made = table(["preset", "retention", "tau_seg", "merge layers (of 26)"], title="Presets", right=("retention",))
+    columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "frame retention", "inner merging"]
+    made = table(columns, title="Presets", right=("retention",))
     for name, rows in method["presets"].items():
         for retention, row in rows.items():
             layers = "/".join(map(str, row["merge_layers"]))
-            made.add_row(cell(name, "bold"), cell(retention), cell(row["tau_seg"]), cell(layers))
+            threshold = "from the clip" if row["tau_seg"] is None else row["tau_seg"]
+            told = (retention, threshold, layers, row["frame_retention"], str(row["inner_merging"]).lower())
+            made.add_row(cell(name, "bold"), *map(cell, told))
     console.print(made)
+    console.print("paper: mvbench at the nearest retention that is published.")

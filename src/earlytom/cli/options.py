@@ -100,7 +100,8 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="The paper's settings for a benchmark, such as videomme. Without it: chosen from the clip.",
+        help="Settings by name: fast, quality, paper, or the paper's for a benchmark, such as videomme ('earlytom "
+        "methods earlytom' lists them). Without it: the threshold is chosen from the clip.",
         show_default=False,
         rich_help_panel=_METHOD,
     ),

@@ -13,6 +13,7 @@ static clips shrink, the number of tokens is exact, and inner merging averages w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,6 +34,7 @@ __all__ = ["EarlyTom"]
 _DEFAULT_LAYERS = (6, 14, 20)
 # A prompt of this few visual tokens costs less to prefill than any of it is worth dropping.
 _FEWEST_TOKENS = 64
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +50,17 @@ class EarlyTom(Method):
             see the whole frame). Attention is taken at the last of them.
         ema: weight of the newest similarity in the segmentation, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
+        frame_retention: merging stops before the frames that are left would keep more than this share of their tokens,
+            in (0, 1]; the most similar merge first. ``None``: the preset's, or else 1, where the budget alone holds
+            merging back.
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
-        preset: a row of Table 8 by name (`earlytom.methods.presets`); it sets ``tau_seg``, ``merge_layers`` and
-            ``inner_merging`` where these are ``None``.
+        preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets
+            ``tau_seg``, ``merge_layers``, ``frame_retention`` and ``inner_merging`` where these are ``None``.
         frame_merging: ``False`` leaves out stage I.
         weighted_merging: ``False`` merges pairs by the plain mean.
         decoupled_selection: ``False`` selects by the top-k in every frame.
-        inner_merging: merge visual tokens inside the language model; ``None``: on with a preset, off without.
+        inner_merging: merge visual tokens inside the language model; ``None``: on with the paper's presets, else off.
         inner_layer: 0-based layer before which inner merging acts; ``None``: 18, or the same share of a language
             model too shallow for it.
         inner_ratio: share of the visual tokens that inner merging drops, in [0, 1).
@@ -69,6 +74,7 @@ class EarlyTom(Method):
     merge_layers: tuple[int, ...] | None = None
     ema: float = 0.9
     max_window: int = 6
+    frame_retention: float | None = None
     compat: Variant = "default"
     preset: str | None = None
     frame_merging: bool = True
@@ -93,8 +99,12 @@ class EarlyTom(Method):
         if self.tau_seg is not None:
             check_range("tau_seg", self.tau_seg, -1.0, 1.0)
         check_count("max_window", self.max_window, 2)
+        if self.frame_retention is not None:
+            check_range("frame_retention", self.frame_retention, 0.0, 1.0, low_open=True)
         if self.preset is not None:
             find_preset(self.preset, self.retention)
+        if self.compat == "official" and self._frame_retention < 1.0:
+            raise MethodError("frame_retention below 1 does not go with compat='official', which knows no such bound")
         if self.merge_layers is not None:
             object.__setattr__(self, "merge_layers", _checked_layers(self.merge_layers))
         if self.inner_layer is not None:
@@ -131,6 +141,8 @@ class EarlyTom(Method):
         from earlytom.ops import frame_similarity, plan_merging
 
         similarity: list[list[float]] = frame_similarity(states.features).tolist()
+        frames = states.origin.inputs
+        floor = max(floor, min(frames, math.ceil(self.retention * frames / self._frame_retention - _ROUNDING)))
         segments, threshold = self._segments(similarity)
         reduction = plan_merging(
             similarity,
@@ -178,7 +190,17 @@ class EarlyTom(Method):
 
     @property
     def _merges_in_llm(self) -> bool:
-        return self.preset is not None if self.inner_merging is None else self.inner_merging
+        if self.inner_merging is not None:
+            return self.inner_merging
+        preset = self._preset()
+        return preset is not None and preset.inner_merging
+
+    @property
+    def _frame_retention(self) -> float:
+        if self.frame_retention is not None:
+            return self.frame_retention
+        preset = self._preset()
+        return 1.0 if preset is None else preset.frame_retention
 
     def _preset(self) -> Preset | None:
         return None if self.preset is None else find_preset(self.preset, self.retention)
@@ -190,7 +212,9 @@ class EarlyTom(Method):
         threshold = self.tau_seg
         if threshold is None:
             preset = self._preset()
-            threshold = preset.tau_seg if preset else adaptive_threshold(similarity, max_window=self.max_window)
+            threshold = preset.tau_seg if preset else None
+        if threshold is None:
+            threshold = adaptive_threshold(similarity, max_window=self.max_window)
         segments = segment_frames(similarity, threshold=threshold, ema=self.ema, max_window=self.max_window)
         return segments, threshold
 

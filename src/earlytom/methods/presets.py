@@ -1,7 +1,13 @@
-"""Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
+"""Settings of EarlyTom by name: three for everyday use, and the paper's own for each model and benchmark.
 
-All rows use ema 0.9 and inner-LLM merging (layer 18, ratio 0.5). The layers are those of the 26-layer SigLIP tower that
-LLaVA-OneVision uses; `scale_layers` carries them over to other depths.
+``fast`` merges earlier than the default, ``quality`` merges less where the budget is large enough for more frames than
+would be left, and ``paper`` is what the paper runs on MVBench, at any retention. The first two were chosen on the test
+model (docs/evaluation.md).
+
+The others are Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
+
+All its rows use ema 0.9 and inner-LLM merging (layer 18, ratio 0.5). All layers are those of the 26-layer SigLIP tower
+that LLaVA-OneVision uses; `scale_layers` carries them over to other depths.
 
 The authors' scripts deviate from the table: for the 7B model LongVideoBench at 25% uses layers 4, 14, 24 and VideoMME
 at 25% uses tau 0.7; the 0.5B script repeats the layers of the 7B model. The table is what is kept here. The scripts
@@ -18,7 +24,7 @@ from earlytom.errors import MethodError
 if TYPE_CHECKING:
     from earlytom.types import EncoderShape
 
-__all__ = ["PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "scale_layers"]
+__all__ = ["EVERYDAY", "PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "preset_names", "scale_layers"]
 
 REFERENCE_DEPTH = 26
 """Layers of the vision encoder that the table was tuned on."""
@@ -26,10 +32,19 @@ REFERENCE_DEPTH = 26
 
 @dataclass(frozen=True)
 class Preset:
-    """One cell of Table 8: the segmentation threshold and the merge layers of a 26-layer encoder."""
+    """What a preset sets.
 
-    tau_seg: float
-    merge_layers: tuple[int, int, int]
+    Attributes:
+        tau_seg: segmentation threshold; ``None``: taken from the clip.
+        merge_layers: layers of a 26-layer encoder.
+        frame_retention: see `earlytom.EarlyTom`.
+        inner_merging: whether tokens merge inside the language model.
+    """
+
+    tau_seg: float | None
+    merge_layers: tuple[int, ...]
+    frame_retention: float = 1.0
+    inner_merging: bool = True
 
 
 def _rows(*cells: tuple[float, tuple[int, int, int]]) -> dict[float, Preset]:
@@ -53,14 +68,31 @@ PRESETS: dict[str, dict[float, Preset]] = {
 }
 
 
+EVERYDAY: dict[str, Preset] = {
+    "fast": Preset(None, (3, 10, 16), inner_merging=False),
+    "quality": Preset(None, (3, 10, 16), frame_retention=0.4, inner_merging=False),
+}
+_PAPER, _PAPER_ROWS = "paper", "mvbench"
+
+
+def preset_names() -> list[str]:
+    """All presets, those for everyday use first."""
+    return [*EVERYDAY, _PAPER, *PRESETS]
+
+
 def find_preset(name: str, retention: float) -> Preset:
-    """The cell of Table 8 for a preset and a retention.
+    """What a preset sets at a retention; ``paper`` takes its row for the nearest one that is published.
 
     Raises:
-        MethodError: the name is unknown, or the paper has no such retention.
+        MethodError: the name is unknown, or the paper has no such retention for a benchmark's preset.
     """
-    if not isinstance(name, str) or name not in PRESETS:
-        raise MethodError(f"unknown preset {name!r}; the presets are: {', '.join(PRESETS)}")
+    if not isinstance(name, str) or name not in preset_names():
+        raise MethodError(f"unknown preset {name!r}; the presets are: {', '.join(preset_names())}")
+    if name in EVERYDAY:
+        return EVERYDAY[name]
+    if name == _PAPER:
+        rows = PRESETS[_PAPER_ROWS]
+        return rows[min(rows, key=lambda published: abs(published - retention))]
     rows = PRESETS[name]
     if retention not in rows:
         published = ", ".join(str(value) for value in sorted(rows))
