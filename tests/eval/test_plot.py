@@ -10,7 +10,7 @@ from earlytom.eval.rows import Row
 
 pytest.importorskip("matplotlib")
 
-from earlytom.eval.plot import draw
+from earlytom.eval.plot import draw, draw_over_ttft
 from earlytom.viz.inspect import write_png
 
 SKILLS = ("all", "colour", "brief")
@@ -78,3 +78,21 @@ def test_methods_can_be_told_apart_without_colour() -> None:
     drawn = lines(panels(draw(rows(6), title=""))["brief"])
     looks = {(drawn[f"method{number}"].get_marker(), drawn[f"method{number}"].get_color()) for number in range(6)}
     assert len(looks) == len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 6
+
+
+def test_accuracy_over_ttft_has_a_line_a_method_through_its_retentions() -> None:
+    timed = [dataclasses.replace(entry, ttft=0.02 + 0.1 * (entry.retention or 1.0)) for entry in rows(2)]
+    (axes,) = draw_over_ttft(timed, title="title").axes
+    drawn = lines(axes)
+    assert set(drawn) == {"no compression", "method0", "method1"}
+    assert list(drawn["method0"].get_xdata()) == pytest.approx([30.0, 45.0])
+    assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 85.0])
+    assert list(drawn["no compression"].get_xdata()) == pytest.approx([120.0])
+    assert sorted(text.get_text() for text in axes.texts) == ["10%", "10%", "25%", "25%"]
+    colours = {line.get_color() for line in drawn.values()}
+    assert len(colours) == 3
+
+
+def test_nothing_is_drawn_over_ttft_where_nothing_was_timed() -> None:
+    untimed = [dataclasses.replace(entry, ttft=None) for entry in rows(1)]
+    assert draw_over_ttft(untimed, title="title") is None

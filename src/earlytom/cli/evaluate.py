@@ -109,8 +109,8 @@ FolderOption = Annotated[
         "--output",
         "-o",
         metavar="DIR",
-        help="Keep records, rows.json, report.md and accuracy.png here. A stopped run goes on where it was; several "
-        "runs with the same settings may share it.",
+        help="Keep records, rows.json, report.md, accuracy.png and ttft.png here. A stopped run goes on where it was; "
+        "several runs with the same settings may share it.",
         show_default=False,
         rich_help_panel=_OUTPUT,
     ),
@@ -272,11 +272,14 @@ def _write(folder: Path, rows: list[Row], about: list[tuple[str, str]], *, drawa
 
     written = [*write_report(folder, rows, about)]
     if drawable:
-        from earlytom.eval.plot import draw
+        from earlytom.eval.plot import draw, draw_over_ttft
         from earlytom.viz.inspect import write_png
 
-        picture = folder / "accuracy.png"
-        write_png(draw(rows, title="  |  ".join(value for _, value in about)), picture)
-        written.append(picture)
+        title = "  |  ".join(value for _, value in about)
+        drawn = {"accuracy.png": draw(rows, title=title), "ttft.png": draw_over_ttft(rows, title=title)}
+        for name, figure in drawn.items():
+            if figure is not None:
+                write_png(figure, folder / name)
+                written.append(folder / name)
     if show:
         output().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)

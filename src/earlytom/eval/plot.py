@@ -1,4 +1,7 @@
-"""Accuracy over retention: one panel for all skills and one for each, one line a method, bands for the intervals."""
+"""Accuracy over retention, a panel for all skills and one for each, and accuracy over the time to the first token.
+
+One line a method; bands or bars for the intervals.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_over_ttft"]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. One marker more, so that no pair comes twice.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#332288")
@@ -59,6 +62,54 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=9, frameon=False)
     return figure
+
+
+def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
+    """Draw accuracy over all skills against the median time to the first token; up and to the left is better.
+
+    Args:
+        rows: see `earlytom.eval.summary.summarise`; only the averages over all skills have a place in it.
+        title: what was run.
+
+    Returns:
+        The figure; ``None`` where nothing was timed.
+    """
+    from matplotlib.figure import Figure
+
+    mine = [row for row in rows if (row.skill, row.form) == (ALL, ANY) and row.ttft is not None]
+    if not mine:
+        return None
+    figure = Figure(figsize=(8.5, 5.5), facecolor="white", layout="constrained")
+    figure.suptitle(textwrap.fill(title, int(_LETTERS_PER_INCH * 8.5)), fontsize=10, x=0.01, ha="left")
+    axes = figure.add_subplot()
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for number, method in enumerate(dict.fromkeys(row.method for row in mine)):
+        points = sorted((row for row in mine if row.method == method), key=_place)
+        _draw_over_ttft(axes, points, number - 1 if mine[0].method == BASELINE else number)
+    axes.set_xlabel("time to the first token (ms, median)", fontsize=9)
+    axes.set_ylabel("right answers over all skills (%)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_over_ttft(axes: Axes, rows: Sequence[Row], number: int) -> None:
+    """One method: a line through its retentions, each written beside its point."""
+    plain = rows[0].method == BASELINE
+    colour = _PLAIN if plain else _COLOURS[number % len(_COLOURS)]
+    times = [1000 * (row.ttft or 0.0) for row in rows]
+    low, value, high = ([100 * getattr(row, name) for row in rows] for name in ("low", "accuracy", "high"))
+    axes.vlines(times, low, high, color=colour, linewidth=1.0, alpha=0.5)
+    label = "no compression" if plain else rows[0].method
+    marker = "*" if plain else _MARKERS[number % len(_MARKERS)]
+    style = "-" if number < len(_COLOURS) else "--"
+    axes.plot(times, value, style, color=colour, marker=marker, markersize=11 if plain else 6, label=label, zorder=3)
+    for row, time, height in zip(rows, times, value, strict=True):
+        if not plain and row.retention is not None:
+            axes.annotate(f"{100 * row.retention:.3g}%", (time, height), (4, 4), textcoords="offset points", fontsize=7)
 
 
 def _heading(row: Row) -> str:

@@ -33,7 +33,7 @@ class Row:
         chance: accuracy of the best constant answer.
         visual_tokens: tokens of a clip that went into the language model, mean over the clips.
         frames_left: frames of a clip that came out of the vision encoder, mean over the clips.
-        ttft: seconds to the first token, median over the clips; ``None`` where no model was timed.
+        ttft: seconds to the first token, median over the timed clips; ``None`` where no model was timed.
         difference: accuracy less that of method ``none`` on the same questions; ``None`` for ``none`` itself.
         difference_low: lower end of its 95% interval; ``difference_high``: the upper end.
         p_value: McNemar's, exact, two-sided: how likely so uneven a gain and loss of right answers is by chance.
