@@ -1,8 +1,9 @@
-"""Is the default of EarlyTom well placed? Accuracy over encoder time: the default, the presets, and a sweep.
+"""Is the default of EarlyTom well placed? Accuracy over encoder time: the default, the presets, a sweep, and others'
+token selection behind EarlyTom's merging.
 
-Every setting of ``tau_seg`` and ``merge_layers`` answers the questions of the test benchmark (`earlytom eval testbed`),
-and its encoder is timed on the same clips, in turn with all others. The front are the settings that no other one beats
-in both. Writes ``tuning.json`` and ``tuning.png`` to ``--output``; a run that was stopped goes on from there.
+Every setting answers questions of the test benchmark (`earlytom eval testbed`, another seed), and its encoder is timed
+on the same clips, in turn with all others. The front are the settings that no other one beats in both. Writes
+``tuning.json`` and ``tuning.png`` to ``--output``; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -18,35 +19,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 
 from _harness import Progress, environment, table, write_json
-from earlytom import EarlyTom, Uncompressed
-from earlytom.eval.answering import ModelAnswerer, weights_fingerprint
+from earlytom import EarlyTom, Method, parse_method
+from earlytom.eval.answering import ModelAnswerer
 from earlytom.eval.records import claim_folder
 from earlytom.eval.rows import ALL, ANY, Row
-from earlytom.eval.runner import run
+from earlytom.eval.runner import run, run_settings
 from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
-from earlytom.methods.presets import PRESETS, find_preset, scale_layers
-from earlytom.models import find_adapter
+from earlytom.methods.presets import PRESETS, preset_names
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
-from earlytom.types import EncoderShape
 
 SEED = 77
 # In the shipped model's encoder neighbouring frames have similarities of 0.84 to 1: everything up to 0.8 merges alike.
 THRESHOLDS: tuple[float | None, ...] = (None, 0.9, 0.95, 0.98)
+# Who selects tokens from the frames that EarlyTom leaves.
+SELECTIONS = ("visionzip", "holitom", "prunevid", "fastvid:scores=received", "uniform")
 LAYERS = ((1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
 
 
-def settings(retention: float, encoder: EncoderShape) -> dict[str, EarlyTom | Uncompressed]:
+def settings(retention: float) -> dict[str, Method]:
     """Every setting by name; equal ones once, under the first name."""
-    found: dict[str, EarlyTom | Uncompressed] = {"none": Uncompressed()}
+    found: dict[str, Method] = {"none": parse_method("none")}
     found["default"] = EarlyTom(retention=retention)
     found["no frame merging"] = EarlyTom(retention=retention, frame_merging=False)
-    for name in PRESETS:
-        cell = find_preset(name, retention)
-        layers = scale_layers(cell.merge_layers, encoder)
-        found[f"preset {name}"] = EarlyTom(retention=retention, tau_seg=cell.tau_seg, merge_layers=layers)
+    # The rows for the 0.5B model differ in the first layer alone.
+    for name in (name for name in preset_names() if not name.endswith("-0.5b")):
+        if name in PRESETS and retention not in PRESETS[name]:
+            continue
+        found[f"preset {name}"] = EarlyTom(retention=retention, preset=name)
+    for name in SELECTIONS:
+        found[f"selection {name}"] = parse_method(f"earlytom+{name}", {"retention": retention})
     for layers in LAYERS:
         for threshold in THRESHOLDS:
             name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
@@ -57,9 +61,7 @@ def settings(retention: float, encoder: EncoderShape) -> dict[str, EarlyTom | Un
     return {name: found[name] for name in unique.values()}
 
 
-def encoder_times(
-    qa: VideoQA, methods: dict[str, EarlyTom | Uncompressed], tasks: list[Task]
-) -> dict[str, list[float]]:
+def encoder_times(qa: VideoQA, methods: dict[str, Method], tasks: list[Task]) -> dict[str, list[float]]:
     """Milliseconds in the vision encoder, merging included, of one clip after another; settings take turns."""
     progress = Progress(len(tasks))
     times: dict[str, list[float]] = {name: [] for name in methods}
@@ -105,12 +107,19 @@ def draw(measured: dict[float, dict[str, dict[str, Any]]], path: Path) -> None:
 
 
 def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
-    groups = {"sweep": "tau", "preset": "preset", "default": "default", "no frame merging": "no frame", "none": "none"}
+    groups = {
+        "sweep": "tau",
+        "others' selection": "selection",
+        "presets": "preset",
+        "default": "default",
+        "no frame merging": "no frame",
+        "none": "none",
+    }
     for label, start in groups.items():
         chosen = {name: point for name, point in points.items() if name.startswith(start)}
         low = [point["accuracy"] - point["low"] for point in chosen.values()]
         high = [point["high"] - point["accuracy"] for point in chosen.values()]
-        special = label in ("default", "none", "no frame merging")
+        special = label in ("default", "none", "no frame merging", "presets")
         axes.errorbar(
             [point["encoder_ms"] for point in chosen.values()],
             [point["accuracy"] for point in chosen.values()],
@@ -124,13 +133,18 @@ def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
     ordered = sorted((points[name]["encoder_ms"], points[name]["accuracy"]) for name in front(points))
     axes.plot(*zip(*ordered, strict=True), color="grey", linewidth=1, zorder=1, label="front")
     axes.grid(alpha=0.3)
+    for name in ("preset fast", "preset quality", "preset paper"):
+        point = points.get(name)
+        if point is not None:
+            place = (point["encoder_ms"], point["accuracy"])
+            axes.annotate(name.removeprefix("preset "), place, (6, -10), textcoords="offset points", fontsize=8)
 
 
 def measure(qa: VideoQA, retention: float, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Answer and time with every setting."""
     benchmark = Benchmark(seed=SEED, source="frames")
-    methods = settings(retention, find_adapter(qa.model).encoder(qa.model))
-    claim_folder(options.output, {"weights": weights_fingerprint(qa.model), "seed": SEED})
+    methods = settings(retention)
+    claim_folder(options.output, run_settings(qa, benchmark))
     variants = {name: Variant(method=method) for name, method in methods.items()}
     answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants.values()}
     progress = Progress(options.clips * len(variants))
@@ -176,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{retention:.0%} of the visual tokens")
         print(table(["setting", "accuracy", "encoder ms", "frames left", "front"], _lines(points)))
     content = {
-        "environment": environment(torch.device("cpu")),
+        "environment": environment(next(qa.model.parameters()).device),
         "results": [
             {"retention": retention, "front": front(points), "points": points} for retention, points in measured.items()
         ],

@@ -193,6 +193,11 @@ class CallTrace:
         total += tokens * (self.decoder_layers - start)
         return total / max(1, self.decoder_layers)
 
+    @property
+    def layer_share(self) -> float:
+        """The share of the visual tokens entering the language model that a layer works on: mean over its layers."""
+        return self.average_visual_tokens / max(1, sum(self.visual_tokens))
+
     @cached_property
     def milliseconds(self) -> dict[str, float]:
         """Milliseconds per stage, in detail.

@@ -14,7 +14,7 @@ from earlytom.cli.app import app
 from earlytom.eval import runner
 from earlytom.eval.rows import Row
 
-SMALL = ("--clips", 2, "--skills", "count,colour", "--source", "frames", "--retention", "0.25")
+SMALL = ("--clips", 2, "--skills", "count,colour", "--source", "frames", "--retention", "0.25", "--no-controls")
 
 
 def invoke(*arguments: object) -> Result:
@@ -34,11 +34,11 @@ def test_tables_and_files(shared_model: Any, folder: Path) -> None:
         "data: 2 clips of seed 0, straight from the generator, 16 frames each",
         "Accuracy and cost",
         "Accuracy by skill",
-        "best constant",
+        "chance",
         "earlytom",
         "95% intervals",
         "TTFT runs from generate()",
-        f"Written: {folder}/rows.json, {folder}/report.md, {folder}/accuracy.png",
+        f"Written: {folder}/rows.json, {folder}/report.md, {folder}/accuracy.png, {folder}/ttft.png",
     ):
         assert words in " ".join(result.stdout.split()), words
     rows = [Row.from_dict(row) for row in json.loads((folder / "rows.json").read_text())]
@@ -46,7 +46,8 @@ def test_tables_and_files(shared_model: Any, folder: Path) -> None:
         (method, skill) for method in ("none", "earlytom") for skill in ("all", "colour", "count")
     ]
     assert "## Accuracy and cost" in (folder / "report.md").read_text()
-    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("accuracy.png", "ttft.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_json_goes_on_from_the_folder_and_is_all_of_stdout(
@@ -69,7 +70,7 @@ def test_another_seed_in_the_same_folder_is_refused(shared_model: Any, folder: P
 def test_through_files_without_a_folder(shared_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = invoke(
-        "--clips", 1, "--skills", "colour", "--form", "free", "--frames", 8, "--retention", 1,
+        "--clips", 1, "--skills", "colour", "--form", "free", "--frames", 8, "--retention", 1, "--no-controls",
         "--methods", "earlytom:ema=0.5,retention=0.5", "--methods", "none,earlytom:max_window=4", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr

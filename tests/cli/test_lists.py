@@ -31,14 +31,15 @@ def test_methods_json_agrees_with_the_methods() -> None:
     (found,) = [method for method in listed if method["name"] == "earlytom"]
     assert found["paper"] == "arXiv 2605.30010"
     assert found["stages"] == ["encoder", "tokens", "llm"]
-    assert set(found["presets"]) == {*EVERYDAY, *PRESETS}
+    assert set(found["presets"]) == {*EVERYDAY, "paper", *PRESETS}
     assert found["presets"]["videomme"]["0.25"] == {
         "tau_seg": 0.6,
         "merge_layers": [10, 21, 23],
-        "frame_retention": 1.0,
+        "least_frames": 0.0,
         "inner_merging": True,
     }
     assert found["presets"]["fast"]["any"]["tau_seg"] is None
+    assert found["presets"]["paper"] == found["presets"]["mvbench"]
 
 
 def test_methods_as_text() -> None:

@@ -151,6 +151,26 @@ def test_every_way_of_generating(family, method, options) -> None:
     assert torch.equal(outputs[0][:, :length], inputs["input_ids"].repeat_interleave(repeats, dim=0))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"do_sample": True, "top_k": 5, "num_return_sequences": 2},
+        {"do_sample": True, "top_k": 5, "num_beams": 2},
+    ],
+    ids=["beams", "returned", "sampling", "sampled beams"],
+)
+def test_every_way_of_generating_is_that_of_stock_where_nothing_is_dropped(family, options) -> None:
+    model, inputs = built(family), prompts(family, 1, 1)
+    wanted = {"do_sample": False} | options | {"max_new_tokens": 5}
+    torch.manual_seed(3)
+    expected = model.generate(**inputs, **wanted)
+    torch.manual_seed(3)
+    with earlytom.compress(model, "none"):
+        assert torch.equal(model.generate(**inputs, **wanted), expected)
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 @pytest.mark.parametrize("method", [QUARTER, IN_LANGUAGE_MODEL], ids=["tokens", "llm"])
 def test_a_padded_batch_equals_its_samples(family, method, options) -> None:

@@ -29,7 +29,13 @@ class Scripted:
     def answer(self, task: Task) -> Reply:
         self.clips.append(task.clip)
         texts = tuple(self.say(question) for question in task.questions)
-        return Reply(texts=texts, visual_tokens=self.tokens, frames_left=16, ttft=0.1 + task.clip / 1000)
+        return Reply(
+            texts=texts,
+            visual_tokens=self.tokens,
+            tokens_per_layer=self.tokens / 2,
+            frames_left=16,
+            ttft=0.1 + task.clip / 1000,
+        )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import make_variants
 from earlytom.methods import parse_method
+from earlytom.testbed.questions import SKILLS
 
 FRAMES = Benchmark(source="frames", form="free")
 BRIEF = dataclasses.replace(FRAMES, skills=("brief",))
@@ -36,11 +37,16 @@ def with_brief_object(benchmark: Benchmark, clips: int) -> list[Task]:
 
 
 def test_a_blind_model_scores_no_more_than_chance(plain, tmp_path) -> None:
+    """In every skill and both forms; two of the skills are seen as well, so that there is known to be something."""
+    both = dataclasses.replace(FRAMES, form="any")
+    (none,), _ = make_variants([], [])
+    rows = summarise(run(both, 10, {none: Changed(plain, blind)}, tmp_path / "blind"))
+    assert {row.skill for row in rows} == {"all", *SKILLS}
+    for row in rows:
+        assert row.low <= row.chance, (row.skill, row.form)
     some = dataclasses.replace(FRAMES, skills=("colour", "shape"))
     seeing = headline(plain, some, 5, tmp_path / "seeing")
-    unseeing = headline(Changed(plain, blind), some, 5, tmp_path / "blind")
-    assert unseeing.low <= unseeing.chance
-    assert unseeing.accuracy < seeing.accuracy - 0.2
+    assert seeing.accuracy > rows[0].accuracy + 0.2
 
 
 def test_grey_frames_are_grey_and_the_questions_stay() -> None:
@@ -86,10 +92,11 @@ def test_a_clip_that_shows_nothing_else_stays() -> None:
 
 def test_file_and_frames_get_the_same_answers_but_for_the_codec(plain) -> None:
     same = asked = 0
-    some = dataclasses.replace(FRAMES, skills=("colour", "shape", "position"))
+    some = dataclasses.replace(FRAMES, form="any")
     for clip in range(4):
         tasks = [make_task(dataclasses.replace(some, source=source), clip) for source in ("frames", "video")]
         replies = [plain.answer(task).texts for task in tasks if task is not None]
         same += sum(one == other for one, other in zip(*replies, strict=True))
         asked += len(replies[0])
-    assert same >= 0.8 * asked
+    assert asked >= 30
+    assert same >= 0.9 * asked

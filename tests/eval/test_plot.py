@@ -29,6 +29,7 @@ def row(method: str, retention: float, skill: str, accuracy: float) -> Row:
         high=accuracy + 0.05,
         chance=0.3,
         visual_tokens=100.0,
+        tokens_per_layer=100.0,
         frames_left=9.0,
         ttft=0.05,
     )
@@ -56,7 +57,7 @@ def test_every_skill_has_a_panel_with_a_line_for_every_method() -> None:
     assert set(shown) == {"all skills", "colour", "brief"}
     for axes in shown.values():
         drawn = lines(axes)
-        assert set(drawn) == {"no compression", "best constant answer", "method0", "method1"}
+        assert set(drawn) == {"no compression", "chance", "method0", "method1"}
         assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 85.0])  # ascending retention, in percent
         assert list(drawn["no compression"].get_ydata()) == pytest.approx([90.0, 90.0])
         assert len(axes.collections) == 2  # a band for each method
@@ -69,7 +70,7 @@ def test_many_methods_one_retention_and_none_at_all(methods, retentions, tmp_pat
     for axes in panels(figure).values():
         assert len(lines(axes)) == 2 + methods
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["no compression", "best constant answer", *(f"method{number}" for number in range(methods))]
+    assert labels == ["no compression", "chance", *(f"method{number}" for number in range(methods))]
     write_png(figure, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
 

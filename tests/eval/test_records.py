@@ -11,8 +11,8 @@ from earlytom.eval.records import Asked, Record, RecordFile, claim_folder
 
 
 def record(clip: int, reply: str = "red") -> Record:
-    asked = Asked(question="What?", expected="red", skill="colour", letters=False, reply=reply)
-    return Record(clip=clip, seed=7, asked=(asked,), visual_tokens=10, frames_left=4, ttft=0.5)
+    asked = Asked(question="What?", expected="red", skill="colour", letters=False, guess=0.0, reply=reply)
+    return Record(clip=clip, seed=7, asked=(asked,), visual_tokens=10, tokens_per_layer=7.5, frames_left=4, ttft=0.5)
 
 
 def test_records_come_back_as_they_were(tmp_path) -> None:

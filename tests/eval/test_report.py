@@ -23,6 +23,7 @@ PLAIN = Row(
     high=0.98,
     chance=0.3,
     visual_tokens=576.0,
+    tokens_per_layer=576.0,
     frames_left=16.0,
     ttft=0.05,
 )
@@ -33,11 +34,15 @@ SHORT = dataclasses.replace(
     accuracy=0.9,
     ttft=None,
     visual_tokens=144.0,
+    tokens_per_layer=144.0,
     frames_left=9.25,
     difference=-0.025,
     difference_low=-0.05,
     difference_high=0.01,
     p_value=0.0001,
+    over_random=0.03,
+    over_random_low=0.01,
+    over_random_high=0.05,
 )
 ROWS = [row for plain in (PLAIN, SHORT) for row in (plain, dataclasses.replace(plain, skill="colour", n=12))]
 LETTERS = [dataclasses.replace(row, form=form) for row in (PLAIN, SHORT) for form in ("free", "letters")]
@@ -46,17 +51,20 @@ LETTERS = [dataclasses.replace(row, form=form) for row in (PLAIN, SHORT) for for
 def test_the_summary_has_one_line_a_method() -> None:
     table = summary_table(ROWS + LETTERS)
     assert table.cells == (
-        ("none", "1", "92.5 [85.0, 98.0]", "-", "-", "576", "16.0", "50.0"),
-        ("earlytom:compat=official", "0.25", "90.0 [85.0, 98.0]", "-2.5 [-5.0, +1.0]", "<0.001", "144", "9.2", "-"),
+        ("none", "1", "92.5 [85.0, 98.0]", "-", "-", "-", "576", "576", "16.0", "50.0"),
+        (
+            *("earlytom:compat=official", "0.25", "90.0 [85.0, 98.0]", "-2.5 [-5.0, +1.0]", "<0.001"),
+            *("+3.0 [+1.0, +5.0]", "144", "144", "9.2", "-"),
+        ),
     )
-    assert len(table.columns) == 8
+    assert len(table.columns) == 10
 
 
 def test_skills_stand_beside_their_number_of_questions_and_chance() -> None:
     table = skill_table(ROWS)
     assert table.columns == ("method", "retention", "all", "colour")
     assert table.cells[0] == ("questions", "", "40", "12")
-    assert table.cells[1] == ("best constant", "", "30.0", "30.0")
+    assert table.cells[1] == ("chance", "", "30.0", "30.0")
     assert table.cells[3] == ("earlytom:compat=official", "0.25", "90.0", "90.0")
     assert skill_table(ROWS, intervals=True).cells[2][2] == "92.5 [85.0, 98.0]"
 
@@ -75,7 +83,7 @@ def test_markdown_holds_everything() -> None:
         "# What compression costs",
         "- model: tiny\n- clips: 5",
         "## Accuracy and cost",
-        "| none | 1 | 92.5 [85.0, 98.0] | - | - | 576 | 16.0 | 50.0 |",
+        "| none | 1 | 92.5 [85.0, 98.0] | - | - | - | 576 | 576 | 16.0 | 50.0 |",
         "## Accuracy by skill (%)",
         "## Difference from no compression",
         "| earlytom:compat=official | 0.25 | colour | 12 | -2.5 [-5.0, +1.0] | <0.001 |",

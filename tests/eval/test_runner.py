@@ -97,8 +97,10 @@ def test_methods_take_turns_at_going_first(tmp_path, scripted) -> None:
             order.append((task.clip, self.tokens))
             return super().answer(task)
 
-    run(FRAMES, 2, {variant: Noted(str, tokens=place) for place, variant in enumerate(variants)}, tmp_path)
-    assert order == [(0, 0), (0, 1), (1, 1), (1, 0)]
+    run(FRAMES, 9, {variant: Noted(str, tokens=place) for place, variant in enumerate(variants)}, tmp_path)
+    firsts = {clip: place for clip, place in reversed(order)}
+    # Every fourth clip is timed.
+    assert [firsts[clip] for clip in (0, 4, 8)] == [0, 1, 0]
 
 
 def test_clips_without_questions_are_passed_over(tmp_path, scripted) -> None:

@@ -17,12 +17,14 @@ from earlytom.eval.variants import make_variants
 (NONE, METHOD), _ = make_variants(["earlytom"], [0.25])
 
 
-def asked(skill: str, expected: str, reply: str, letters: bool = False) -> Asked:
-    return Asked(question=f"{skill} {expected}?", expected=expected, skill=skill, letters=letters, reply=reply)
+def asked(skill: str, expected: str, reply: str, letters: bool = False, guess: float = 0.0) -> Asked:
+    text = f"{skill} {expected}?"
+    return Asked(question=text, expected=expected, skill=skill, letters=letters, guess=guess, reply=reply)
 
 
 def record(clip: int, *entries: Asked, tokens: int = 10, frames: int = 4, ttft: float | None = 1.0) -> Record:
-    return Record(clip=clip, seed=clip, asked=entries, visual_tokens=tokens, frames_left=frames, ttft=ttft)
+    numbers = {"visual_tokens": tokens, "tokens_per_layer": tokens / 2, "frames_left": frames, "ttft": ttft}
+    return Record(clip=clip, seed=clip, asked=entries, **numbers)
 
 
 def find(rows: list[Row], method: str, skill: str, form: str = "any") -> Row:
@@ -63,12 +65,24 @@ def test_tokens_frames_and_times(rows) -> None:
     assert short.frames_left == 3.0
     assert find(rows, "none", "all").ttft == 1.0
     assert find(rows, "earlytom", "count").visual_tokens == 4.0
+    assert find(rows, "earlytom", "count").tokens_per_layer == 2.0
+    # Clip 2, the slow one, has no question about numbers: what is timed is the method, not the skill.
+    assert find(rows, "none", "count").ttft == find(rows, "none", "all").ttft
 
 
 def test_chance_is_the_best_constant_of_every_skill_and_form(rows) -> None:
     assert find(rows, "none", "colour").chance == 0.75
     assert find(rows, "none", "count").chance == 1.0  # "two" for the free one, "b" for letters
     assert find(rows, "none", "all").chance == 0.875
+
+
+def test_chance_is_that_of_guessing_among_named_answers_where_that_is_better() -> None:
+    entries = [asked("order", name, name, guess=0.5) for name in ("red", "blue", "green", "pink")]
+    letters = [asked("order", letter, letter, letters=True, guess=0.25) for letter in "aabc"]
+    (row,) = [row for row in summarise({NONE: [record(0, *entries)]}) if row.skill == "order"]
+    assert row.chance == 0.5
+    both = summarise({NONE: [record(0, *entries, *letters)]})
+    assert find(both, "none", "order", "letters").chance == 0.5  # two of four are "a"
 
 
 def test_differences_are_paired(rows) -> None:
@@ -135,3 +149,22 @@ def test_what_cannot_be_compared_is_refused() -> None:
     other = [dataclasses.replace(plain[0], asked=(asked("colour", "blue", "red"),))]
     with pytest.raises(EarlyTomError, match=r"earlytom:retention=0.25 was asked other questions"):
         summarise({NONE: plain, METHOD: other})
+
+
+def test_methods_are_compared_with_random_tokens_of_the_same_retention() -> None:
+    variants, _ = make_variants(["earlytom", "random"], [0.25, 0.1])
+    replies = {"none": "yyyy", "earlytom": "yyyn", "random": "ynnn"}
+    records = {
+        variant: [record(clip, asked("colour", "y", reply)) for clip, reply in enumerate(replies[variant.label])]
+        for variant in variants
+        if (variant.label, variant.retention) != ("random", 0.1)
+    }
+    found = {(row.method, row.retention): row for row in summarise(records) if row.skill == "all"}
+    ours = found["earlytom", 0.25]
+    assert (ours.difference, ours.over_random) == (-0.25, 0.5)
+    assert 0.0 <= ours.over_random_low <= 0.5 <= ours.over_random_high
+    # None was run at 10%, and neither no compression nor random tokens are compared with random tokens.
+    for name, retention in (("earlytom", 0.1), ("none", 1.0), ("random", 0.25)):
+        row = found[name, retention]
+        assert (row.over_random, row.over_random_low, row.over_random_high) == (None, None, None)
+    assert found["random", 0.25].difference == -0.75

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from earlytom.errors import MethodError
-from earlytom.eval.variants import make_variants, split_methods
+from earlytom.eval.variants import CONTROLS, make_variants, split_methods
 from earlytom.methods import method_names, parse_method
 
 
@@ -116,3 +116,32 @@ def test_a_spec_can_be_read_back() -> None:
 def test_wrong_methods_are_refused(methods, retentions, message) -> None:
     with pytest.raises(MethodError, match=message):
         make_variants(methods, retentions)
+
+
+def test_controls_come_last_once_and_only_where_they_can_run() -> None:
+    def check(method) -> None:
+        if method.name == "average-pooling" and method.retention < 0.2:
+            raise MethodError("too few")
+
+    variants, left_out = make_variants(["uniform"], [0.25, 0.1], check, controls=CONTROLS)
+    assert [(variant.label, variant.retention) for variant in variants] == [
+        ("none", 1.0), *[("uniform", share) for share in (0.25, 0.1)], *[("random", share) for share in (0.25, 0.1)],
+        ("average-pooling", 0.25),
+    ]  # fmt: skip
+    assert left_out == ["left out: average-pooling: too few"]
+
+
+def test_all_takes_stand_ins_where_defaults_cannot_run_and_named_methods_do_not() -> None:
+    def check(method) -> None:
+        if getattr(method, "scores", None) == "pooling_head":
+            raise MethodError("no pooling head")
+        if method.name == "pyramiddrop":
+            method.llm_plan(8)
+
+    variants, _ = make_variants(["all"], [0.25, 0.15], check)
+    labels = [(variant.label, variant.retention) for variant in variants]
+    assert ("fastvid:scores=received", 0.15) in labels
+    assert ("pyramiddrop:schedule=tables", 0.25) in labels
+    assert not any(label in ("fastvid", "pyramiddrop") for label, _ in labels)
+    with pytest.raises(MethodError, match="no pooling head"):
+        make_variants(["fastvid"], [0.25], check)

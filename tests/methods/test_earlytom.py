@@ -157,28 +157,26 @@ def test_every_input_frame_is_part_of_exactly_one_frame_that_is_left(features, c
     assert all(sum(weight for _, weight in row) == pytest.approx(1, abs=1e-5) for row in states.origin.to_rows())
 
 
-@pytest.mark.parametrize(
-    ("retention", "frame_retention", "left"), [(0.25, 0.5, 16), (0.25, 0.4, 20), (0.5, 0.4, 32), (0.25, 0.26, 31)]
-)
-def test_merging_stops_before_frames_would_keep_more_than_their_share(retention, frame_retention, left) -> None:
-    method = EarlyTom(retention=retention, frame_retention=frame_retention, tau_seg=0.8)
+@pytest.mark.parametrize(("least_frames", "left"), [(0.5, 16), (0.6, 20), (0.61, 20), (0.95, 31), (1.0, 32)])
+def test_merging_stops_when_the_least_share_of_frames_is_left(least_frames, left) -> None:
+    method = EarlyTom(retention=0.25, least_frames=least_frames, tau_seg=0.8)
     floor = frame_floor(method.budget(FrameGrid(frames=32, rows=3, columns=3)), 9)
-    assert run_passes(replace(method, frame_retention=1.0), static_clip(), passes=6, floor=floor)[1][-1] < left
+    assert run_passes(replace(method, least_frames=0.0), static_clip(), passes=6, floor=floor)[1][-1] < left
     assert run_passes(method, static_clip(), passes=6, floor=floor)[1][-1] == left
 
 
-def test_the_share_a_frame_may_keep_is_checked_and_comes_from_knob_or_preset() -> None:
+def test_the_least_share_of_frames_is_checked_and_comes_from_knob_or_preset() -> None:
     clip = static_clip()
     assert run_passes(EarlyTom(preset="quality", tau_seg=0.8), clip)[1][-1] == 20
-    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8, frame_retention=0.5), clip)[1][-1] == 16
+    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8, least_frames=0.5), clip)[1][-1] == 16
     assert run_passes(EarlyTom(preset="fast", tau_seg=0.8), clip)[1] == run_passes(EarlyTom(tau_seg=0.8), clip)[1]
-    for value in (0.0, 1.5, -0.1, "much", True):
-        with pytest.raises(MethodError, match=r"frame_retention must be a number in \(0.0, 1.0\]"):
-            EarlyTom(frame_retention=value)
-    for knobs in ({"frame_retention": 0.4}, {"preset": "quality"}):
-        with pytest.raises(MethodError, match="frame_retention below 1 does not go with compat='official'"):
+    for value in (1.5, -0.1, "much", True):
+        with pytest.raises(MethodError, match=r"least_frames must be a number in \[0.0, 1.0\]"):
+            EarlyTom(least_frames=value)
+    for knobs in ({"least_frames": 0.4}, {"preset": "quality"}):
+        with pytest.raises(MethodError, match="least_frames does not go with compat='official'"):
             EarlyTom(compat="official", **knobs)
-    EarlyTom(compat="official", frame_retention=1.0)
+    EarlyTom(compat="official", least_frames=0.0)
 
 
 @quick

@@ -147,3 +147,11 @@ def test_scaled_layers_lie_within_one_layer_of_26_of_the_same_share_of_the_depth
 def test_layers_for_qwen2_5_vl_are_those_of_the_specification() -> None:
     """methods.md 2.9: the same relative depth as [10, 21, 23] of 26 is [12, 26, 28] of 32."""
     assert scale_layers((10, 21, 23), EncoderShape(depth=32)) == (12, 26, 28)
+
+
+@pytest.mark.parametrize("layers", [(6, 14, 20), (10, 21, 23), (3, 10, 16)])
+def test_no_preset_merges_after_the_last_layer_of_an_encoder_with_windows(layers) -> None:
+    """methods.md 2.9: Qwen2.5-VL merges after 7, 15, 23 and scores at 23."""
+    qwen = EncoderShape(depth=32, global_layers=(7, 15, 23, 31))
+    assert scale_layers(layers, qwen) == (7, 15, 23)
+    assert scale_layers(layers, EncoderShape(depth=4, global_layers=(3,))) == (3,)

@@ -208,3 +208,8 @@ def test_full_retention_is_bit_identical_to_stock() -> None:
         plain = model(**inputs).logits
         with earlytom.compress(model, PyramidDrop(retention=1.0)):
             assert torch.equal(model(**inputs).logits, plain)
+
+
+def test_ratios_are_as_many_as_layers() -> None:
+    with pytest.raises(MethodError, match=r"ratios \(0.5,\) must be as many as layers \(7, 14\)"):
+        PyramidDrop(layers=(7, 14), ratios=(0.5,))

@@ -137,7 +137,10 @@ def test_unsupported_models_are_refused(change, message) -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(earlytom.ModelError, match="supported types: llava_onevision"):
+    with pytest.raises(
+        earlytom.ModelError,
+        match=r"supported are: llava_onevision \(LlavaOnevisionForConditionalGeneration\), qwen2_5_vl",
+    ):
         find_adapter(object())
     with pytest.raises(earlytom.ModelError, match="LlavaOnevisionForConditionalGeneration"):
         find_adapter(tiny_model().model)

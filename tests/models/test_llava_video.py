@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from earlytom.models.video_layout import VideoLayout
 from earlytom.types import FrameGrid
 from earlytom.video import Video
 from families import family_case
+from reference.language_model import logits_without_cache
 from reference.published_llava_video import (
     HIDDEN,
     VIDEO,
@@ -326,3 +328,30 @@ def test_parts_and_strange_states_are_refused() -> None:
 def test_processor_refuses_an_unknown_layout(published) -> None:
     with pytest.raises(earlytom.ModelError, match="spatial_pool_mode must be one of"):
         LlavaVideoProcessor(published.processor.tokenizer, spatial_pool_mode="median")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "earlytom:retention=0.4,inner_merging=true,inner_layer=3",
+        "fastv:retention=0.6,layer=2",
+        "pyramiddrop:retention=0.5",
+    ],
+)
+def test_cached_decoding_behind_a_reduction_in_the_language_model_equals_recomputation(text) -> None:
+    model, method = CASE.build(), earlytom.parse_method(text)
+    inputs = CASE.batch([[CASE.clip(6, 0)]])
+    with torch.no_grad(), earlytom.compress(model, method) as trace:
+        output = model.generate(
+            **inputs, do_sample=False, max_new_tokens=20, return_dict_in_generate=True, output_logits=True
+        )
+    assert sum(trace.last.language[-1].tokens_after) < sum(trace.last.visual_tokens)
+    tokens_only = replace(method, inner_merging=False) if isinstance(method, earlytom.EarlyTom) else "none"
+    prepared = earlytom.prepare(model, inputs, tokens_only)
+    prompt, visual = prepared.arguments["inputs_embeds"][0], list(prepared.visual_positions[0])
+    new = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    assert len(new) == 20
+    with torch.no_grad():
+        for step, logits in enumerate(output.logits):
+            expected = logits_without_cache(model, method, prompt, visual, new[:step])
+            torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-4)

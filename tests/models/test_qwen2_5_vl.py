@@ -118,3 +118,16 @@ def test_an_encoder_of_windows_alone_is_refused() -> None:
     model.config.vision_config.fullatt_block_indexes = [9]
     with pytest.raises(earlytom.ModelError, match="fullatt_block_indexes"):
         find_adapter(model)
+
+
+@pytest.mark.slow
+def test_a_clip_of_768_frames_and_23040_tokens_runs() -> None:
+    """384 temporal grids of 60 tokens, as in Table 7's setting; the model itself is tiny."""
+    model, inputs = build(), batch([[clip(384, 0, rows=12, columns=20)]])
+    with torch.no_grad(), earlytom.compress(model, "earlytom:retention=0.15,inner_merging=true") as trace:
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=2)
+    (shown,) = trace.videos
+    assert (shown.grid.frames, shown.grid.tokens, shown.tokens) == (384, 23040, 3456)
+    assert 58 <= shown.frames_left < 384
+    assert output.shape[1] == inputs["input_ids"].shape[1] + 2
+    assert trace.last.prefill_tokens == trace.last.prompt_tokens - 23040 + 3456

@@ -97,6 +97,31 @@ def test_the_floor_stops_merging_exactly_when_it_is_reached(table, threshold, wi
 
 
 @quick
+@given(tables(), thresholds, windows, careful, st.integers(1, 16))
+def test_no_frame_joins_one_that_is_less_similar_than_the_ends_of_its_segment(
+    table, threshold, window, variant, floor
+) -> None:
+    segments = cut(table, threshold, window)
+    ends = {frame: table[first][last] for first, last in segments for frame in range(first, last + 1)}
+    for row in plan_merging(table, segments, variant=variant, floor=floor).to_rows():
+        *before, (last, _) = row
+        if len(before) == 1:
+            assert table[before[0][0]][last] >= ends[last] - 1e-4
+        if len(before) == 2:
+            (one, _), (two, _) = before
+            pair = dict(before)
+            length = (pair[one] ** 2 + pair[two] ** 2 + 2 * pair[one] * pair[two] * table[one][two]) ** 0.5
+            similarity = (pair[one] * table[one][last] + pair[two] * table[two][last]) / length if length else 0.0
+            assert similarity >= ends[last] - 1e-4
+
+
+def test_at_the_floor_a_left_over_frame_does_not_go_where_its_pair_was_not_allowed() -> None:
+    table = table_of(5, 0.5, s04=0.88, s12=0.90, s23=0.85, s13=0.99, s34=0.6)
+    assert sources(plan_merging(table, [(0, 4)], floor=3)) == [[0], [1, 2, 3], [4]]
+    assert sources(plan_merging(table, [(0, 4)], floor=4)) == [[0], [1, 2], [3], [4]]
+
+
+@quick
 @given(tables(), thresholds, windows)
 def test_official_ignores_the_floor(table, threshold, window) -> None:
     segments = cut(table, threshold, window)

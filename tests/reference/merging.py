@@ -115,7 +115,8 @@ def _default_or_paper(
         closeness = _cosine_to_merged(similarity, outputs[-1], frame) if outputs else float("-inf")
         joins = frame in joined_before.keys() - kept_back if kept_back else closeness >= threshold - 1e-9
         if ties and outputs and joins:
-            gone[frame] = closeness
+            # The merged pair that it joins has to be there: it goes after that one.
+            gone[frame] = min([closeness, *(gone[source] for source in outputs[-1] if source in gone)])
             before, added = sum(stands_for[i] for i in outputs[-1]), stands_for[frame]
             joined = {i: weight * before / (before + added) for i, weight in outputs[-1].items()}
             outputs[-1] = joined | {frame: added / (before + added)}

@@ -81,6 +81,28 @@ def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
     assert found.encoder == 384 * (whole + windows + linear + 2 * 240 * 3 * 2 * 14**2 * 1280)
 
 
+def test_table_7_s_setting_of_qwen2_5_vl_at_15_percent(qwen) -> None:
+    """Budget, layers and operations: merging after 7, 15 and 23, ranking at 23 (methods.md 2.9)."""
+    inputs = sizes.packed_inputs(qwen, 384, 168, 280)
+    grid = find_adapter(qwen).grids(qwen, inputs, HostPrompt(ids=inputs["input_ids"], mask=None))[0]
+    method = earlytom.EarlyTom(retention=0.15)
+    plan = method.encoder_plan(find_adapter(qwen).encoder(qwen))
+    assert (method.budget(grid), plan.merge_layers, plan.attention_layer) == (3456, (7, 15, 23), 23)
+    one = sizes.packed_inputs(qwen, 1, 168, 280)
+    plain = count_flops(qwen, one, frames=384, prefill_tokens=23040)
+    short = count_flops(qwen, one, frames=384, prefill_tokens=3456, frames_after={7: 300, 15: 250, 23: 220})
+    assert short.prefill == language_model_flops(3456, 3584, 18944, 28, 28, 4, 152064)
+    # Of two frames one is left after a layer: what is more than one frame's total is what one frame costs up to there.
+    whole = plain.encoder // 384
+    up_to = {
+        layer: count_flops(qwen, one, frames=2, prefill_tokens=1, frames_after={layer: 1}).encoder - whole
+        for layer in (7, 15, 23)
+    }
+    assert 0 < up_to[7] < up_to[15] < up_to[23] < whole
+    parts = [up_to[7], up_to[15] - up_to[7], up_to[23] - up_to[15], whole - up_to[23]]
+    assert short.encoder == sum(count * cost for count, cost in zip((384, 300, 250, 220), parts, strict=True))
+
+
 def test_the_other_families_at_true_size() -> None:
     """LLaVA-Video-7B, Qwen3-VL-8B and InternVL3-8B: token counts, and operations that the formulas give."""
     video = sizes.llava_video()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Config
 
+from earlytom.errors import EarlyTomError
 from earlytom.testbed.architecture_llava_onevision import build_config, build_model, build_processor
 from earlytom.testbed.architectures import find_architecture
 from earlytom.testbed.checkpoint import save_checkpoint
@@ -92,6 +93,8 @@ def test_the_folder_says_which_architecture_it_is_of(
 ) -> None:
     assert is_of(shallow[1], "llava_onevision")
     assert not is_of(shallow[1], "qwen2_5_vl")
+    with pytest.raises(EarlyTomError, match="nowhere: no checkpoint there"):
+        is_of(Path("nowhere"), "qwen2_5_vl")
 
 
 def test_another_width_is_refused(shallow: tuple[LlavaOnevisionForConditionalGeneration, Path]) -> None:

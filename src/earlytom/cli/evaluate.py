@@ -89,6 +89,14 @@ SkillsOption = Annotated[
         rich_help_panel=_CLIPS,
     ),
 ]
+ControlsOption = Annotated[
+    bool,
+    typer.Option(
+        "--controls/--no-controls",
+        help="Also run random tokens, uniform subsampling and average pooling at every retention.",
+        rich_help_panel="Method",
+    ),
+]
 FormOption = Annotated[
     FormName,
     typer.Option(
@@ -120,6 +128,7 @@ FolderOption = Annotated[
 def evaluate_testbed(
     methods: MethodsOption = None,
     retention: RetentionsOption = "0.25,0.10",
+    controls: ControlsOption = True,
     clips: ClipsOption = 100,
     seed: SeedOption = 0,
     skills: SkillsOption = None,
@@ -135,10 +144,10 @@ def evaluate_testbed(
 ) -> None:
     """Ask a model about generated clips, with and without compression.
 
-    The clips come from seeds that training never used, so every answer is known. Every method is compared with no
-    compression (method none, always run) on the same questions: accuracy in each skill with a 95% interval, the
-    difference with its interval and McNemar's p, the visual tokens and frames that are left, and the time to the first
-    token. Runs with one seed give the same rows, times aside.
+    The clips come from seeds that training never used, so every answer is known. Every method is compared, on the same
+    questions, with no compression (method none, always run) and with as many tokens at random: accuracy in each skill
+    with a 95% interval, both differences with theirs, McNemar's p, the visual tokens and frames that are left, and the
+    time to the first token. Runs with one seed give the same rows, times aside.
 
     Examples:
 
@@ -150,7 +159,7 @@ def evaluate_testbed(
 
       earlytom eval testbed --model llava-hf/llava-onevision-qwen2-7b-ov-hf --form letters --output results
     """
-    from earlytom.eval.variants import make_variants, split_methods
+    from earlytom.eval.variants import CONTROLS, make_variants, split_methods
 
     listed, shares, wanted = split_methods(methods or ["earlytom"]), _retentions(retention), _skills(skills)
     make_variants(listed, shares)  # slips are told before a model is loaded
@@ -162,7 +171,8 @@ def evaluate_testbed(
     from earlytom.eval.tasks import Benchmark, picture_size
 
     with status("trying the methods"):
-        variants, left_out = make_variants(listed, shares, partial(check_fit, qa))
+        fits = partial(check_fit, qa)
+        variants, left_out = make_variants(listed, shares, fits, controls=CONTROLS if controls else ())
     for told in left_out:
         note(told)
     benchmark = Benchmark(

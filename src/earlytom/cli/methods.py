@@ -12,7 +12,7 @@ import typer
 from earlytom.cli.display import cell, output, print_json, table
 from earlytom.cli.options import JsonOption
 from earlytom.methods import find_method, method_names
-from earlytom.methods.presets import EVERYDAY, PRESETS, Preset, preset_names
+from earlytom.methods.presets import EVERYDAY, PAPER, PRESETS, Preset, find_preset, preset_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,12 +74,15 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
 
 
 def _presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """What every preset sets, by retention; ``paper`` is one of the others at every retention."""
-    everyday = {name: {_ANY_RETENTION: _preset(preset)} for name, preset in EVERYDAY.items()}
-    tuned = {
-        name: {str(retention): _preset(preset) for retention, preset in rows.items()} for name, rows in PRESETS.items()
-    }
-    return everyday | tuned
+    """What every preset sets, by retention."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in preset_names():
+        if name in EVERYDAY:
+            found[name] = {_ANY_RETENTION: _preset(EVERYDAY[name])}
+        else:
+            published = next(iter(PRESETS.values())) if name == PAPER else PRESETS[name]
+            found[name] = {str(retention): _preset(find_preset(name, retention)) for retention in published}
+    return found
 
 
 def _preset(preset: Preset) -> dict[str, Any]:
@@ -132,13 +135,13 @@ def _show_one(console: Console, method: dict[str, Any]) -> None:
     console.print(made)
     if not method["presets"]:
         return
-    columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "frame retention", "inner merging"]
+    columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "least frames", "inner merging"]
     made = table(columns, title="Presets", right=("retention",))
     for name, rows in method["presets"].items():
         for retention, row in rows.items():
             layers = "/".join(map(str, row["merge_layers"]))
             threshold = "from the clip" if row["tau_seg"] is None else row["tau_seg"]
-            told = (retention, threshold, layers, row["frame_retention"], str(row["inner_merging"]).lower())
+            told = (retention, threshold, layers, row["least_frames"], str(row["inner_merging"]).lower())
             made.add_row(cell(name, "bold"), *map(cell, told))
     console.print(made)
-    console.print("paper: mvbench at the nearest retention that is published.")
+    console.print("paper takes any retention and is mvbench at the nearest one that is published.")

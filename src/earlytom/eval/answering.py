@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Answerer", "ModelAnswerer", "Reply", "check_fit", "weights_fingerprint"]
 
 _MAX_NEW_TOKENS = 8
-# A question asked alone costs about a third of all a clip's questions together, and a median needs no more times.
-_CLIPS_PER_TIMED = 4
+_DIGITS = 3
 _SAMPLES = 16
 _GREY_SIDE = 96
 
@@ -36,12 +35,14 @@ class Reply:
     Attributes:
         texts: one a question.
         visual_tokens: tokens of the clip that went into the language model.
+        tokens_per_layer: of these, what a layer of the language model worked on, mean over its layers.
         frames_left: frames that came out of the vision encoder.
         ttft: seconds to the first token of a question asked alone; ``None`` where nothing was timed.
     """
 
     texts: tuple[str, ...]
     visual_tokens: int
+    tokens_per_layer: float
     frames_left: int
     ttft: float | None
 
@@ -56,7 +57,7 @@ class Answerer(Protocol):
 class ModelAnswerer:
     """A model with a compression method. A clip is encoded once for all its questions.
 
-    Of every fourth clip the first question is asked alone, so that its time is that of a single question.
+    Of a timed clip the first question is asked alone, so that its time is that of a single question.
 
     Args:
         qa: the model.
@@ -74,15 +75,16 @@ class ModelAnswerer:
     def answer(self, task: Task) -> Reply:
         """Answer every question about ``task``'s clip."""
         questions = [question.text for question in task.questions]
-        timed = task.clip % _CLIPS_PER_TIMED == 0
-        alone = [self._ask_alone(task, questions[0])] if timed else []
+        alone = [self._ask_alone(task, questions[0])] if task.timed else []
         together = self._qa.ask_all(
             task.video, questions[len(alone) :], method=self._method, max_new_tokens=_MAX_NEW_TOKENS
         )
         answers = [*alone, *together]
+        call = answers[0].trace.calls[-1]
         return Reply(
             texts=tuple(answer.text for answer in answers),
             visual_tokens=answers[0].visual_tokens,
+            tokens_per_layer=round(answers[0].visual_tokens * call.layer_share, _DIGITS),
             frames_left=answers[0].frames_left,
             ttft=alone[0].ttft if alone else None,
         )

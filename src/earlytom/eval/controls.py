@@ -77,4 +77,4 @@ def _with_frames(task: Task, frames: np.ndarray[tuple[int, ...], np.dtype[np.uin
 
 
 def _untimed(task: Task, texts: tuple[str, ...]) -> Reply:
-    return Reply(texts=texts, visual_tokens=0, frames_left=len(task.video.frames), ttft=None)
+    return Reply(texts=texts, visual_tokens=0, tokens_per_layer=0.0, frames_left=len(task.video.frames), ttft=None)

@@ -124,7 +124,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str], ticks: 
         if row.method == BASELINE:
             axes.axhspan(100 * row.low, 100 * row.high, color=_PLAIN, alpha=0.10, linewidth=0)
             axes.axhline(100 * row.accuracy, color=_PLAIN, linewidth=1.4, label="no compression")
-            axes.axhline(100 * row.chance, color=_CHANCE, linewidth=1.0, linestyle=":", label="best constant answer")
+            axes.axhline(100 * row.chance, color=_CHANCE, linewidth=1.0, linestyle=":", label="chance")
     for number, method in enumerate(methods):
         mine = sorted((row for row in rows if row.method == method), key=_place)
         _draw_method(axes, mine, number, len(methods))

@@ -25,12 +25,17 @@ _RECORDS = "records"
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One question, the right answer, and the reply. ``letters``: it was multiple choice."""
+    """One question, the right answer, and the reply.
+
+    ``letters``: it was multiple choice. ``guess``: how often a guess among the answers that the question itself names
+    is right, 0 where it names none.
+    """
 
     question: str
     expected: str
     skill: str
     letters: bool
+    guess: float
     reply: str
 
 
@@ -42,6 +47,7 @@ class Record:
     seed: int
     asked: tuple[Asked, ...]
     visual_tokens: int
+    tokens_per_layer: float
     frames_left: int
     ttft: float | None
 

@@ -16,9 +16,10 @@ _ROWS, _REPORT = "rows.json", "report.md"
 
 NOTES = (
     "Brackets: 95% intervals from resampled clips. Differences are against method none on the same questions, in "
-    "points; p is McNemar's exact test over all of them. Accuracy over all skills is the mean of the skills'. Tokens: "
-    "visual tokens that go into the language model; frames: those that come out of the vision encoder. TTFT is the "
-    "median of single questions."
+    "points; p is McNemar's exact test over all of them. Over random: the same against as many tokens at random. "
+    "Accuracy over all skills is the mean of the skills'. Tokens: visual tokens that go into the language model; a "
+    "layer: how many of them its layers work on, on average; frames: those that come out of the vision encoder. TTFT "
+    "is the median of single questions."
 )
 
 
@@ -41,15 +42,28 @@ class Table:
 
 def summary_table(rows: Sequence[Row]) -> Table:
     """One line a method and retention: accuracy over all skills, what it costs and what it saves."""
-    columns = ("method", "retention", "accuracy (%)", "difference", "p", "tokens", "frames", "TTFT (ms)")
+    columns = (
+        "method",
+        "retention",
+        "accuracy (%)",
+        "difference",
+        "p",
+        "over random",
+        "tokens",
+        "a layer",
+        "frames",
+        "TTFT (ms)",
+    )
     cells = [
         (
             row.method,
             _share(row.retention),
             f"{_percent(row.accuracy)} {_span(row.low, row.high)}",
-            _difference(row),
+            _difference(row.difference, row.difference_low, row.difference_high),
             "-" if row.p_value is None else _p_value(row.p_value),
+            _difference(row.over_random, row.over_random_low, row.over_random_high),
             f"{row.visual_tokens:.4g}",
+            f"{row.tokens_per_layer:.4g}",
             f"{row.frames_left:.1f}",
             "-" if row.ttft is None else f"{row.ttft * 1000:.1f}",
         )
@@ -68,7 +82,7 @@ def skill_table(rows: Sequence[Row], *, intervals: bool = False) -> Table:
     first = {skill: found[(*variants[0], skill)] for skill in skills}
     cells = [
         ("questions", "", *(str(first[skill].n) for skill in skills)),
-        ("best constant", "", *(_percent(first[skill].chance) for skill in skills)),
+        ("chance", "", *(_percent(first[skill].chance) for skill in skills)),
     ]
     for method, retention in variants:
         chosen = [found[method, retention, skill] for skill in skills]
@@ -132,7 +146,14 @@ def _difference_table(rows: Sequence[Row]) -> Table | None:
         return None
     columns = ("method", "retention", "skill", "questions", "difference", "p")
     cells = tuple(
-        (row.method, _share(row.retention), row.skill, str(row.n), _difference(row), _p_value(row.p_value or 0.0))
+        (
+            row.method,
+            _share(row.retention),
+            row.skill,
+            str(row.n),
+            _difference(row.difference, row.difference_low, row.difference_high),
+            _p_value(row.p_value or 0.0),
+        )
         for row in mine
     )
     right = ("retention", "questions", "difference", "p")
@@ -151,11 +172,10 @@ def _span(low: float, high: float) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _difference(row: Row) -> str:
-    if row.difference is None or row.difference_low is None or row.difference_high is None:
+def _difference(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
         return "-"
-    ends = (f"{100 * end:+.1f}" for end in (row.difference_low, row.difference_high))
-    return f"{100 * row.difference:+.1f} [{', '.join(ends)}]"
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _p_value(value: float) -> str:

@@ -30,12 +30,17 @@ class Row:
         n: questions.
         clips: clips that they are about.
         accuracy: share of right answers; low, high: its 95% interval.
-        chance: accuracy of the best constant answer.
+        chance: accuracy of the best constant answer, or of guessing among the answers that questions name, if that is
+            better.
         visual_tokens: tokens of a clip that went into the language model, mean over the clips.
+        tokens_per_layer: of these, what a layer of the language model worked on: mean over its layers and the clips.
         frames_left: frames of a clip that came out of the vision encoder, mean over the clips.
-        ttft: seconds to the first token, median over the timed clips; ``None`` where no model was timed.
+        ttft: seconds to the first token, median over the timed clips, of whatever skill; ``None`` where no model was
+            timed.
         difference: accuracy less that of method ``none`` on the same questions; ``None`` for ``none`` itself.
         difference_low: lower end of its 95% interval; ``difference_high``: the upper end.
+        over_random: accuracy less that of method ``random`` at the same retention on the same questions, likewise with
+            ``over_random_low`` and ``over_random_high``; ``None`` where that was not run, and for ``none``.
         p_value: McNemar's, exact, two-sided: how likely so uneven a gain and loss of right answers is by chance.
     """
 
@@ -50,11 +55,15 @@ class Row:
     high: float
     chance: float
     visual_tokens: float
+    tokens_per_layer: float
     frames_left: float
     ttft: float | None
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    over_random: float | None = None
+    over_random_low: float | None = None
+    over_random_high: float | None = None
     p_value: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

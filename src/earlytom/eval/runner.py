@@ -12,7 +12,7 @@ import earlytom
 from earlytom.eval.answering import Answerer, ModelAnswerer, weights_fingerprint
 from earlytom.eval.records import Asked, Record, RecordFile, claim_folder
 from earlytom.eval.summary import summarise
-from earlytom.eval.tasks import Benchmark, Task, make_task
+from earlytom.eval.tasks import CLIPS_PER_TIMED, Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def run(
 
 
 def _turn(variants: list[Variant], clip: int) -> list[Variant]:
-    """Another one goes first each time, so that a machine that gets slower or faster favours none."""
-    first = clip % len(variants)
+    """Another one goes first on every timed clip, so that a machine that gets slower or faster favours none."""
+    first = clip // CLIPS_PER_TIMED % len(variants)
     return variants[first:] + variants[:first]
 
 
@@ -124,11 +124,13 @@ def _record(task: Task, answerer: Answerer) -> Record:
                 expected=question.answer,
                 skill=question.skill,
                 letters=question.letters,
+                guess=question.guess,
                 reply=text,
             )
             for question, text in zip(task.questions, reply.texts, strict=True)
         ),
         visual_tokens=reply.visual_tokens,
+        tokens_per_layer=reply.tokens_per_layer,
         frames_left=reply.frames_left,
         ttft=reply.ttft,
     )

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from earlytom.eval.judging import is_right
 from earlytom.eval.records import Record
 from earlytom.eval.rows import ALL, ANY, Row
 from earlytom.eval.statistics import Floats, accuracies, draw_clips, interval, mcnemar
-from earlytom.eval.variants import Variant
+from earlytom.eval.variants import RANDOM, Variant
 from earlytom.testbed.questions import SKILLS
 
 __all__ = ["summarise"]
@@ -33,6 +34,7 @@ class _Sheet:
         clip: [Q] place of the clip among the records.
         skill: [Q] place of the skill in ``skills``.
         letters: [Q] whether it was multiple choice.
+        guess: [Q] how often a guess among the answers that the question names is right.
         expected: Q right answers.
         skills: K names.
         weights: [R, C] resamples of the clips.
@@ -41,6 +43,7 @@ class _Sheet:
     clip: npt.NDArray[np.int64]
     skill: npt.NDArray[np.int64]
     letters: Flags
+    guess: Floats
     expected: tuple[str, ...]
     skills: tuple[str, ...]
     weights: Floats
@@ -67,6 +70,14 @@ class _Scores:
     resampled: Floats
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Others:
+    """[Q] right answers of the baseline and of random tokens, where a variant is compared with them."""
+
+    plain: Flags | None
+    random: Flags | None
+
+
 def summarise(records: Mapping[Variant, Sequence[Record]]) -> list[Row]:
     """The rows of a run: for each variant and form of question one for the average and one for each skill.
 
@@ -84,11 +95,14 @@ def summarise(records: Mapping[Variant, Sequence[Record]]) -> list[Row]:
         if _questions(records[variant]) != _questions(records[baseline]):
             raise EarlyTomError(f"method {variant.spec} was asked other questions than method 'none'; use a new folder")
     right = {variant: _marks(records[variant]) for variant in records}
+    random = {variant.retention: variant for variant in records if variant.label == RANDOM}
     rows: list[Row] = []
     for variant in records:
+        plain = None if variant is baseline else right[baseline]
+        control = None if variant is baseline else random.get(variant.retention)
+        others = _Others(plain=plain, random=None if control in (None, variant) else right[control])
         for form, questions in sheet.forms().items():
-            plain = None if variant is baseline else right[baseline]
-            rows += _rows(variant, records[variant], sheet, form, questions, right[variant], plain)
+            rows += _rows(variant, records[variant], sheet, form, questions, right[variant], others)
     return rows
 
 
@@ -101,6 +115,7 @@ def _read_sheet(records: Sequence[Record]) -> _Sheet:
         clip=np.array([place for place, _ in asked]),
         skill=np.array([skills.index(entry.skill) for _, entry in asked]),
         letters=np.array([entry.letters for _, entry in asked]),
+        guess=np.array([entry.guess for _, entry in asked]),
         expected=tuple(entry.expected for _, entry in asked),
         skills=skills,
         weights=draw_clips(len(records)),
@@ -124,19 +139,24 @@ def _rows(
     form: str,
     questions: Flags,
     right: Flags,
-    plain: Flags | None,
+    others: _Others,
 ) -> Iterator[Row]:
-    """The rows of one variant and one form, the average first; ``plain`` [Q] are the baseline's right answers."""
+    """The rows of one variant and one form, the average first."""
     mine = _score(sheet, questions, right)
-    base = None if plain is None else _score(sheet, questions, plain)
+    base, random = (
+        None if flags is None else _score(sheet, questions, flags) for flags in (others.plain, others.random)
+    )
     for column in (len(sheet.skills), *range(len(sheet.skills))):
         chosen = questions & ((sheet.skill == column) | (column == len(sheet.skills)))
         if not chosen.any():
             continue
         row = _row(variant, records, sheet, form, chosen, mine, column)
-        if base is not None and plain is not None:
-            gained, lost = int((right & ~plain & chosen).sum()), int((~right & plain & chosen).sum())
-            row = _compare(row, mine, base, column, mcnemar(gained, lost))
+        if base is not None and others.plain is not None:
+            gained, lost = int((right & ~others.plain & chosen).sum()), int((~right & others.plain & chosen).sum())
+            row = _compare(row, "difference", mine, base, column)
+            row = dataclasses.replace(row, p_value=mcnemar(gained, lost))
+        if random is not None:
+            row = _compare(row, "over_random", mine, random, column)
         yield row
 
 
@@ -161,7 +181,8 @@ def _row(
     held = [records[place] for place in np.unique(sheet.clip[chosen])]
     value = float(mine.value[column])
     low, high = interval(value, mine.resampled[:, column], len(held), 0.0, 1.0)
-    times = [record.ttft for record in held if record.ttft is not None]
+    # A question of one skill waits no longer than one of another, so that all timed clips count for each.
+    times = [record.ttft for record in records if record.ttft is not None]
     return Row(
         method=variant.label,
         retention=variant.retention,
@@ -174,33 +195,31 @@ def _row(
         high=round(high, _DIGITS),
         chance=round(_chance(sheet, chosen), _DIGITS),
         visual_tokens=round(statistics.fmean(record.visual_tokens for record in held), _DIGITS),
+        tokens_per_layer=round(statistics.fmean(record.tokens_per_layer for record in held), _DIGITS),
         frames_left=round(statistics.fmean(record.frames_left for record in held), _DIGITS),
         ttft=statistics.median(times) if times else None,
     )
 
 
-def _compare(row: Row, mine: _Scores, base: _Scores, column: int, p_value: float) -> Row:
-    """The row with what differs from the baseline."""
-    difference = float(mine.value[column] - base.value[column])
-    resampled = mine.resampled[:, column] - base.resampled[:, column]
+def _compare(row: Row, name: str, mine: _Scores, other: _Scores, column: int) -> Row:
+    """The row with what differs from another method on the same questions, as ``name`` and its interval."""
+    difference = float(mine.value[column] - other.value[column])
+    resampled = mine.resampled[:, column] - other.resampled[:, column]
     low, high = interval(difference, resampled, row.clips, -1.0, 1.0)
-    return dataclasses.replace(
-        row,
-        difference=round(difference, _DIGITS),
-        difference_low=round(low, _DIGITS),
-        difference_high=round(high, _DIGITS),
-        p_value=p_value,
-    )
+    found: dict[str, Any] = {name: difference, f"{name}_low": low, f"{name}_high": high}
+    return dataclasses.replace(row, **{field: round(value, _DIGITS) for field, value in found.items()})
 
 
 def _chance(sheet: _Sheet, chosen: Flags) -> float:
-    """Accuracy of the best constant answers: one for each skill and form; the mean over the skills."""
+    """What can be had without the video: for each skill and form the best constant answer, or a guess among the answers
+    that questions name, whichever is better; the mean over the skills.
+    """
     shares = []
     for skill in np.unique(sheet.skill[chosen]):
         mine = chosen & (sheet.skill == skill)
-        best = 0
+        best = 0.0
         for form in (mine & sheet.letters, mine & ~sheet.letters):
             answers = Counter(sheet.expected[place] for place in np.flatnonzero(form))
-            best += max(answers.values(), default=0)
+            best += max(max(answers.values(), default=0), float(sheet.guess[form].sum()))
         shares.append(best / int(mine.sum()))
     return statistics.fmean(shares)

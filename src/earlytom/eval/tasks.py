@@ -18,7 +18,18 @@ from earlytom.testbed.scene_types import PATCH_GRID, ByteArray, Truth
 from earlytom.testbed.scenes import generate_clip
 from earlytom.video import Sampling, Video, read_video
 
-__all__ = ["CLIPS_PER_SEED", "FIRST_SEED", "FORMS", "Benchmark", "Form", "Source", "Task", "make_task", "picture_size"]
+__all__ = [
+    "CLIPS_PER_SEED",
+    "CLIPS_PER_TIMED",
+    "FIRST_SEED",
+    "FORMS",
+    "Benchmark",
+    "Form",
+    "Source",
+    "Task",
+    "make_task",
+    "picture_size",
+]
 
 Source = Literal["video", "frames"]
 Form = Literal["any", "free", "letters"]
@@ -26,6 +37,9 @@ Form = Literal["any", "free", "letters"]
 FIRST_SEED = 1_200_000_000
 """Seeds of the benchmark begin here; those of training, evaluation and samples all lie below."""
 CLIPS_PER_SEED = 1_000_000
+# A question asked alone costs about a third of all a clip's questions together, and a median needs no more times.
+CLIPS_PER_TIMED = 4
+"""Of so many clips one is timed."""
 FORMS: tuple[Form, ...] = ("any", "free", "letters")
 _SMALLEST, _LARGEST = 96, 384
 # The file holds a frame between every two that are sampled, so that sampling has something to leave out.
@@ -93,6 +107,11 @@ class Task:
     video: Video
     truth: Truth
     questions: tuple[Question, ...]
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time to the first token is taken on this clip."""
+        return self.clip % CLIPS_PER_TIMED == 0
 
 
 def make_task(benchmark: Benchmark, clip: int) -> Task | None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from earlytom.errors import MethodError
-from earlytom.methods import method_names, parse_method
+from earlytom.methods import find_method, method_names, parse_method
 from earlytom.methods.grammar import written_option
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
 
-__all__ = ["BASELINE", "Variant", "make_variants", "split_methods"]
+__all__ = ["BASELINE", "CONTROLS", "RANDOM", "Variant", "make_variants", "split_methods"]
 
 BASELINE = "none"
+RANDOM = "random"
+CONTROLS = (RANDOM, "uniform", "average-pooling")
+"""What a method has to beat; random tokens are harder to beat than they look."""
 _EVERY = "all"
 _RETENTION = "retention"
 _OPTION = re.compile(r"[\w.-]+\s*=")
@@ -76,17 +79,23 @@ def split_methods(texts: Sequence[str]) -> list[str]:
 
 
 def make_variants(
-    methods: Sequence[str], retentions: Sequence[float], check: Callable[[Method], object] = lambda method: None
+    methods: Sequence[str],
+    retentions: Sequence[float],
+    check: Callable[[Method], object] = lambda method: None,
+    *,
+    controls: Sequence[str] = (),
 ) -> tuple[list[Variant], list[str]]:
-    """The baseline, and every method at every retention.
+    """The baseline, every method at every retention, and the controls.
 
     A method that names its own retention keeps it, and one that knows none (``inner-merging``) is run as it is. A
     retention that a method refuses is left out.
 
     Args:
-        methods: in the grammar of `earlytom.methods.parse_method`; ``all`` stands for every known one that can run.
+        methods: in the grammar of `earlytom.methods.parse_method`; ``all`` stands for every known one that can run,
+            with its stand-in options (`earlytom.Method.stand_ins`) where it cannot run with its defaults.
         retentions: in (0, 1].
         check: raises `MethodError` for a method that does not fit the model at hand.
+        controls: further methods, left out where they cannot run.
 
     Returns:
         The variants, each once, and what was left out, in words.
@@ -96,10 +105,11 @@ def make_variants(
     """
     baseline = Variant(method=parse_method(BASELINE))
     variants, left_out = {baseline.spec: baseline}, []
-    for text in methods:
+    for text in (*methods, *controls):
+        named = text in methods and text != _EVERY
         for name in method_names() if text == _EVERY else [text]:
-            made, refusals = _at_retentions(name, retentions, check)
-            if not made and text != _EVERY:
+            made, refusals = _at_retentions(name, retentions, check, () if named else find_method(name).stand_ins)
+            if not made and named:
                 raise refusals[0]
             left_out += [f"left out: {name}: {refusal}" for refusal in refusals]
             for method in made:
@@ -109,19 +119,25 @@ def make_variants(
 
 
 def _at_retentions(
-    text: str, retentions: Sequence[float], check: Callable[[Method], object]
+    text: str, retentions: Sequence[float], check: Callable[[Method], object], stand_ins: Sequence[str]
 ) -> tuple[list[Method], list[MethodError]]:
     """One method at all retentions that it takes, and its refusals of the others."""
     plain = parse_method(text)
     own = written_option(text, _RETENTION) is not None or not plain.retention_counts
     made, refusals = [], []
     for options in [{}] if own else [{_RETENTION: retention} for retention in retentions]:
-        try:
-            method = parse_method(text, options)
-            check(method)
-            made.append(method)
-        except MethodError as refusal:
-            refusals.append(refusal)
+        refused: list[MethodError] = []
+        for form in (text, *(f"{text}:{knobs}" for knobs in stand_ins)):
+            try:
+                method = parse_method(form, options)
+                check(method)
+            except MethodError as refusal:
+                refused.append(refusal)
+            else:
+                made.append(method)
+                break
+        else:
+            refusals += refused
     if made or own or plain.retention != 1.0:
         return made, refusals
     # Hands every token on unless told otherwise, and may not be told: there is no retention to choose.

@@ -78,6 +78,8 @@ class Method:
     stages: ClassVar[tuple[Stage, ...]] = ()
     needs: ClassVar[frozenset[Resource]] = frozenset()
     breaks: ClassVar[frozenset[Resource]] = frozenset()
+    stand_ins: ClassVar[tuple[str, ...]] = ()
+    """Options under which it can run where its defaults cannot, for those who compare all methods."""
 
     def __post_init__(self) -> None:
         check_range("retention", self.retention, 0.0, 1.0, low_open=True)

@@ -50,13 +50,12 @@ class EarlyTom(Method):
             see the whole frame). Attention is taken at the last of them.
         ema: weight of the newest similarity in the segmentation, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
-        frame_retention: merging stops before the frames that are left would keep more than this share of their tokens,
-            in (0, 1]; the most similar merge first. ``None``: the preset's, or else 1, where the budget alone holds
-            merging back.
+        least_frames: share of the clip's frames that are left at least, in [0, 1]; where it holds merging back, the
+            most similar ones merge. ``None``: the preset's, or else 0, where the budget alone holds merging back.
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
         preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets
-            ``tau_seg``, ``merge_layers``, ``frame_retention`` and ``inner_merging`` where these are ``None``.
+            ``tau_seg``, ``merge_layers``, ``least_frames`` and ``inner_merging`` where these are ``None``.
         frame_merging: ``False`` leaves out stage I.
         weighted_merging: ``False`` merges pairs by the plain mean.
         decoupled_selection: ``False`` selects by the top-k in every frame.
@@ -74,7 +73,7 @@ class EarlyTom(Method):
     merge_layers: tuple[int, ...] | None = None
     ema: float = 0.9
     max_window: int = 6
-    frame_retention: float | None = None
+    least_frames: float | None = None
     compat: Variant = "default"
     preset: str | None = None
     frame_merging: bool = True
@@ -99,12 +98,12 @@ class EarlyTom(Method):
         if self.tau_seg is not None:
             check_range("tau_seg", self.tau_seg, -1.0, 1.0)
         check_count("max_window", self.max_window, 2)
-        if self.frame_retention is not None:
-            check_range("frame_retention", self.frame_retention, 0.0, 1.0, low_open=True)
+        if self.least_frames is not None:
+            check_range("least_frames", self.least_frames, 0.0, 1.0)
         if self.preset is not None:
             find_preset(self.preset, self.retention)
-        if self.compat == "official" and self._frame_retention < 1.0:
-            raise MethodError("frame_retention below 1 does not go with compat='official', which knows no such bound")
+        if self.compat == "official" and self._least_frames > 0.0:
+            raise MethodError("least_frames does not go with compat='official', which knows no such bound")
         if self.merge_layers is not None:
             object.__setattr__(self, "merge_layers", _checked_layers(self.merge_layers))
         if self.inner_layer is not None:
@@ -142,7 +141,7 @@ class EarlyTom(Method):
 
         similarity: list[list[float]] = frame_similarity(states.features).tolist()
         frames = states.origin.inputs
-        floor = max(floor, min(frames, math.ceil(self.retention * frames / self._frame_retention - _ROUNDING)))
+        floor = max(floor, math.ceil(self._least_frames * frames - _ROUNDING))
         segments, threshold = self._segments(similarity)
         reduction = plan_merging(
             similarity,
@@ -196,11 +195,11 @@ class EarlyTom(Method):
         return preset is not None and preset.inner_merging
 
     @property
-    def _frame_retention(self) -> float:
-        if self.frame_retention is not None:
-            return self.frame_retention
+    def _least_frames(self) -> float:
+        if self.least_frames is not None:
+            return self.least_frames
         preset = self._preset()
-        return 1.0 if preset is None else preset.frame_retention
+        return 0.0 if preset is None else preset.least_frames
 
     def _preset(self) -> Preset | None:
         return None if self.preset is None else find_preset(self.preset, self.retention)

@@ -76,6 +76,7 @@ class FastVID(Method):
     paper: ClassVar[str] = "arXiv 2503.11187"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
     needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "received attention"})
+    stand_ins: ClassVar[tuple[str, ...]] = ("scores=received",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,8 @@
 """Settings of EarlyTom by name: three for everyday use, and the paper's own for each model and benchmark.
 
-``fast`` merges earlier than the default, ``quality`` merges less where the budget is large enough for more frames than
-would be left, and ``paper`` is what the paper runs on MVBench, at any retention. The first two were chosen on the test
-model (docs/evaluation.md).
+``fast`` merges earlier than the default; ``quality`` merges as early, but leaves three frames in five, those that
+differ most; ``paper`` is what the paper runs on MVBench, at any retention. The first two were chosen on the test model
+(benchmarks/tuning.py, docs/evaluation.md).
 
 The others are Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
 
@@ -24,7 +24,7 @@ from earlytom.errors import MethodError
 if TYPE_CHECKING:
     from earlytom.types import EncoderShape
 
-__all__ = ["EVERYDAY", "PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "preset_names", "scale_layers"]
+__all__ = ["EVERYDAY", "PAPER", "PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "preset_names", "scale_layers"]
 
 REFERENCE_DEPTH = 26
 """Layers of the vision encoder that the table was tuned on."""
@@ -37,13 +37,13 @@ class Preset:
     Attributes:
         tau_seg: segmentation threshold; ``None``: taken from the clip.
         merge_layers: layers of a 26-layer encoder.
-        frame_retention: see `earlytom.EarlyTom`.
+        least_frames: see `earlytom.EarlyTom`.
         inner_merging: whether tokens merge inside the language model.
     """
 
     tau_seg: float | None
     merge_layers: tuple[int, ...]
-    frame_retention: float = 1.0
+    least_frames: float = 0.0
     inner_merging: bool = True
 
 
@@ -70,14 +70,14 @@ PRESETS: dict[str, dict[float, Preset]] = {
 
 EVERYDAY: dict[str, Preset] = {
     "fast": Preset(None, (3, 10, 16), inner_merging=False),
-    "quality": Preset(None, (3, 10, 16), frame_retention=0.4, inner_merging=False),
+    "quality": Preset(None, (3, 10, 16), least_frames=0.6, inner_merging=False),
 }
-_PAPER, _PAPER_ROWS = "paper", "mvbench"
+PAPER, _PAPER_ROWS = "paper", "mvbench"
 
 
 def preset_names() -> list[str]:
     """All presets, those for everyday use first."""
-    return [*EVERYDAY, _PAPER, *PRESETS]
+    return [*EVERYDAY, PAPER, *PRESETS]
 
 
 def find_preset(name: str, retention: float) -> Preset:
@@ -90,7 +90,7 @@ def find_preset(name: str, retention: float) -> Preset:
         raise MethodError(f"unknown preset {name!r}; the presets are: {', '.join(preset_names())}")
     if name in EVERYDAY:
         return EVERYDAY[name]
-    if name == _PAPER:
+    if name == PAPER:
         rows = PRESETS[_PAPER_ROWS]
         return rows[min(rows, key=lambda published: abs(published - retention))]
     rows = PRESETS[name]
@@ -115,7 +115,8 @@ def scale_layers(layers: tuple[int, ...], encoder: EncoderShape) -> tuple[int, .
         if encoder.depth == REFERENCE_DEPTH:
             return layers
     else:
-        allowed = list(encoder.global_layers)
+        # Merging after the last layer would save nothing.
+        allowed = [layer for layer in encoder.global_layers if layer < encoder.depth - 1] or list(encoder.global_layers)
     scaled: list[int] = []
     for layer in layers:
         share = round(layer * encoder.depth / REFERENCE_DEPTH)

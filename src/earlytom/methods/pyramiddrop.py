@@ -64,6 +64,7 @@ class PyramidDrop(Method):
     summary: ClassVar[str] = "pruning by the last query's attention in stages, deeper in the language model more"
     paper: ClassVar[str] = "arXiv 2410.17247"
     stages: ClassVar[tuple[Stage, ...]] = ("llm",)
+    stand_ins: ClassVar[tuple[str, ...]] = ("schedule=tables",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +74,8 @@ class PyramidDrop(Method):
         if self.ratios is None:
             return
         object.__setattr__(self, "ratios", _checked_ratios(self.ratios))
+        if self.layers is not None and len(self.ratios) != len(self.layers):
+            raise MethodError(f"ratios {self.ratios} must be as many as layers {self.layers}")
         if self.retention != PyramidDrop.retention:
             raise MethodError(
                 f"ratios ({self.ratios!r}) and retention ({self.retention!r}) both say how much PyramidDrop keeps; "

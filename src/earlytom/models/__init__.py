@@ -45,6 +45,13 @@ def family_names() -> list[str]:
     return [*FAMILIES, *sorted(entry.name for entry in entry_points(group=_ENTRY_POINTS) if entry.name not in FAMILIES)]
 
 
+def _families_in_words() -> str:
+    """All families with the classes that are theirs."""
+    return ", ".join(
+        f"{name} ({' or '.join(FAMILIES[name].classes)})" if name in FAMILIES else name for name in family_names()
+    )
+
+
 @cache
 def load_adapter(model_type: str) -> ModelAdapter:
     """The adapter of a family. Raises `ModelError` for an unknown one; the message lists the known ones."""
@@ -55,8 +62,9 @@ def load_adapter(model_type: str) -> ModelAdapter:
         if entry.name == model_type:
             return cast("ModelAdapter", entry.load()())
     raise ModelError(
-        f"models of type {model_type!r} are not supported; supported are: {', '.join(family_names())}. "
-        "CONTRIBUTING.md shows how to add a family"
+        f"models of type {model_type!r} are not supported; supported are: {_families_in_words()}. To add a family: a "
+        "class with the methods of earlytom.models.base.ModelAdapter, named in the entry point group "
+        f"{_ENTRY_POINTS!r} of your package or in earlytom.models.FAMILIES (CONTRIBUTING.md in the repository)"
     )
 
 
@@ -69,7 +77,7 @@ def find_adapter(model: Any) -> ModelAdapter:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if not isinstance(model_type, str):
         raise ModelError(
-            f"expected a transformers model, got {type(model).__name__}; supported types: {', '.join(family_names())}"
+            f"expected a transformers model, got {type(model).__name__}; supported are: {_families_in_words()}"
         )
     adapter = load_adapter(model_type)
     if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:

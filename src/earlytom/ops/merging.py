@@ -120,7 +120,7 @@ class _Merger:
 
     def __init__(self, similarity: Table, ties: bool, weighted: bool, counts: Sequence[int]) -> None:
         self.vanished: dict[int, float] = {}
-        """Every frame that joins one before it -> how similar it is to that."""
+        """Every frame that joins one before it -> how similar the two are."""
         self._similarity, self._ties, self._weighted, self._counts = similarity, ties, weighted, counts
         self._allowed: frozenset[int] | None = None
 
@@ -164,7 +164,9 @@ class _Merger:
         if self._allowed is not None:
             return frame in self._allowed
         similarity = _similarity_to_row(self._similarity, row, frame)
-        return similarity > threshold - _TIE and self._may_vanish(frame, similarity)
+        # What it is similar to is there only where the pair before it merges, so that it cannot rank before that.
+        rank = min(similarity, self.vanished.get(frame - 1, similarity))
+        return similarity > threshold - _TIE and self._may_vanish(frame, rank)
 
     def _may_vanish(self, frame: int, similarity: float) -> bool:
         if self._allowed is not None:

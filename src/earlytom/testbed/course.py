@@ -76,10 +76,10 @@ FROM_CHECKPOINT = Course(
 # to see with another encoder: clips grow as from nothing, texts only keep alive what is known of letters.
 FROM_LANGUAGE_MODEL = Course(
     phases=(
-        Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.0, until=0.2, enough=0.93),
-        Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.0, until=0.42, enough=0.95),
-        Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.0, until=0.62, enough=0.95),
-        Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.0, until=1.0, enough=2.0),
+        Phase(frames=1, clips=20, questions=6, additions=1, gaps=0.75, until=0.2, enough=0.93),
+        Phase(frames=4, clips=14, questions=8, additions=2, gaps=0.75, until=0.42, enough=0.95),
+        Phase(frames=8, clips=10, questions=9, additions=2, gaps=0.4, until=0.62, enough=0.95),
+        Phase(frames=16, clips=8, questions=10, additions=2, gaps=0.5, until=1.0, enough=2.0),
     ),
     readings=48,
     reading_from=MEANT_LAYER,

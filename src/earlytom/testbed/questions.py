@@ -138,6 +138,13 @@ class Question:
     options: tuple[str, ...] = ()
     compares: int | None = None
 
+    @property
+    def guess(self) -> float:
+        """How often a guess among the answers that the question itself names is right; 0 where it names none."""
+        if self.letters:
+            return 1.0 / len(self.options)
+        return 0.0 if self.compares is None else 0.5
+
 
 def ask(
     truth: Truth,

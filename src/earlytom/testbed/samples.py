@@ -35,7 +35,8 @@ COMPRESSION = "earlytom:retention=0.25"
 def write_video(path: Path, frames: ByteArray, preset: str = "slow") -> None:
     """Write frames, uint8 [T, H, W, 3], as H.264 at 16 frames a second, with a preset of x264."""
     # Without mbtree=0, x264 does not give the same file twice for pictures of 96 x 96 pixels.
-    coding = {"crf": "24", "preset": preset, "x264-params": "mbtree=0"}
+    # Nor, for larger ones, with other numbers of threads.
+    coding = {"crf": "24", "preset": preset, "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND), options=coding)
         stream.height, stream.width = frames.shape[1:3]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from earlytom.errors import EarlyTomError
 from earlytom.testbed.checkpoint import load_checkpoint
 
 _LANGUAGE_MODEL = "model.language_model."
@@ -49,6 +50,12 @@ def start_from(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
 
 
 def is_of(folder: Path, architecture: str) -> bool:
-    """Tell whether the checkpoint in ``folder`` is of the architecture of that name."""
+    """Tell whether the checkpoint in ``folder`` is of the architecture of that name.
+
+    Raises:
+        EarlyTomError: there is no checkpoint.
+    """
+    if not (folder / "config.json").is_file():
+        raise EarlyTomError(f"{folder}: no checkpoint there (config.json is missing)")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return bool(settings["model_type"] == architecture)
