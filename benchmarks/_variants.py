@@ -74,7 +74,8 @@ def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
         video = trace.videos[0]
         layers, left = [merge.layer for merge in video.merges], [merge.frames_after for merge in video.merges]
         details = _details(model, inputs, video.grid.frames, layers, left, video.tokens)
-        thresholds = [round(float(str(merge.details["tau_seg"])), 4) for merge in video.merges]
+        found = [merge.details["tau_seg"] for merge in video.merges if "tau_seg" in merge.details]
+        thresholds = [round(float(str(threshold)), 4) for threshold in found]
         return stages, details | {"method": trace.method, "tau_seg": thresholds}
 
     return Variant(call, read)

@@ -18,6 +18,7 @@ from _encoder_report import report
 from _harness import Variant, environment, interleave, summarise, synchronise, write_json
 from _models import SIZES, build_inputs, build_model
 from _variants import check_finite, ours, published, vanilla
+from earlytom import parse_method
 from earlytom.methods.earlytom import EarlyTom
 from earlytom.methods.presets import find_preset
 from reference.published_agreement import disagreements, official
@@ -113,6 +114,8 @@ def _variants(
         variants[official_name()] = ours(model, inputs, official(settings))
     if "published" in options.variants:
         variants[published_name()] = published(model, inputs, settings)
+    for text in options.methods:
+        variants[text] = ours(model, inputs, parse_method(text))
     return variants
 
 
@@ -125,6 +128,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenes", choices=("mixed", "static", "cuts"), default="mixed", help="what the clip shows")
     parser.add_argument("--retentions", type=float, nargs="+", default=[0.10, 0.25], help="of EarlyTom as it is")
     parser.add_argument("--variants", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="all by default")
+    parser.add_argument("--methods", nargs="+", default=[], help="further methods, such as holitom:retention=0.1")
     parser.add_argument("--repeats", type=int, default=3, help="kept rounds (default: 3)")
     parser.add_argument("--warmup", type=int, default=1, help="rounds before them (default: 1)")
     parser.add_argument("--warmup-frames", type=int, help="frames while warming up (2 on cpu, else --frames)")

@@ -19,9 +19,10 @@ import encoder
 def test_runs_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "encoder.json"
     command = ["--size", "tiny", "--frames", "6", "--repeats", "2", "--scenes", "static", "--output", str(output)]
-    assert encoder.main(command) == 0
+    others = ["holitom:retention=0.25", "tome:retention=0.25"]
+    assert encoder.main([*command, "--methods", *others]) == 0
     written = json.loads(output.read_text())
-    names = ["vanilla", "earlytom 10%", "earlytom 25%", "earlytom official 10%", "published 10%"]
+    names = ["vanilla", "earlytom 10%", "earlytom 25%", "earlytom official 10%", "published 10%", *others]
     assert list(written["results"]) == names
     for result in written["results"].values():
         assert len(result["total_ms"]["values"]) == 2

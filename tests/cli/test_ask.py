@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+import earlytom
 from earlytom.cli import session
 from earlytom.cli.app import app
 from earlytom.cli.compare import ratio
@@ -112,6 +113,21 @@ def test_the_answer_is_all_that_goes_to_stdout(clip: Path, shared_model: Any) ->
     assert result.exit_code == 0, result.stderr
     assert result.stdout == expected + "\n"
     assert "144 of 576 visual tokens (25.0%)" in result.stderr
+
+
+SKILLS = {question.skill: question for question in earlytom.sample_questions()}
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("retention", ["1.0", "0.25"])
+def test_a_question_of_every_skill_is_answered_rightly_about_its_file(
+    shared_model: Any, skill: str, retention: str
+) -> None:
+    asked = SKILLS[skill]
+    method = "none" if retention == "1.0" else "earlytom"
+    result = invoke("ask", asked.video, asked.question, "--method", method, "--retention", retention)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == asked.answer + "\n"
 
 
 def test_streaming_prints_the_same_answer(clip: Path, shared_model: Any) -> None:

@@ -82,12 +82,13 @@ def test_methods_can_be_told_apart_without_colour() -> None:
 
 
 def test_accuracy_over_ttft_has_a_line_a_method_through_its_retentions() -> None:
-    timed = [dataclasses.replace(entry, ttft=0.02 + 0.1 * (entry.retention or 1.0)) for entry in rows(2)]
+    made = rows(2, retentions=(0.25, 0.2, 0.1))
+    timed = [dataclasses.replace(entry, ttft=0.02 + 0.1 * (entry.retention or 1.0)) for entry in made]
     (axes,) = draw_over_ttft(timed, title="title").axes
     drawn = lines(axes)
     assert set(drawn) == {"no compression", "method0", "method1"}
-    assert list(drawn["method0"].get_xdata()) == pytest.approx([30.0, 45.0])
-    assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 85.0])
+    assert list(drawn["method0"].get_xdata()) == pytest.approx([30.0, 40.0, 45.0])
+    assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 80.0, 85.0])
     assert list(drawn["no compression"].get_xdata()) == pytest.approx([120.0])
     assert sorted(text.get_text() for text in axes.texts) == ["10%", "10%", "25%", "25%"]
     colours = {line.get_color() for line in drawn.values()}

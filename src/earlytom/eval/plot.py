@@ -97,7 +97,7 @@ def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
 
 
 def _draw_over_ttft(axes: Axes, rows: Sequence[Row], number: int) -> None:
-    """One method: a line through its retentions, each written beside its point."""
+    """One method: a line through its retentions, the first and the last of which are written beside it."""
     plain = rows[0].method == BASELINE
     colour = _PLAIN if plain else _COLOURS[number % len(_COLOURS)]
     times = [1000 * (row.ttft or 0.0) for row in rows]
@@ -108,7 +108,7 @@ def _draw_over_ttft(axes: Axes, rows: Sequence[Row], number: int) -> None:
     style = "-" if number < len(_COLOURS) else "--"
     axes.plot(times, value, style, color=colour, marker=marker, markersize=11 if plain else 6, label=label, zorder=3)
     for row, time, height in zip(rows, times, value, strict=True):
-        if not plain and row.retention is not None:
+        if not plain and row.retention is not None and row in (rows[0], rows[-1]):
             axes.annotate(f"{100 * row.retention:.3g}%", (time, height), (4, 4), textcoords="offset points", fontsize=7)
 
 

@@ -83,7 +83,7 @@ def evaluate(
     blind_clips: int,
     first_seed: int = EVALUATION_SEED,
 ) -> dict[str, Any]:
-    """Return the accuracy per skill and on average: free answers, letters, paraphrased, blind, best constant answer.
+    """Return the accuracy per skill and on average: free answers, letters, paraphrased, blind, chance.
 
     Args:
         model: The model.
@@ -114,12 +114,15 @@ def evaluate(
             "blind_n": len(blind.of(skill)),
             "blind_free": blind.accuracy(skill, letters=False),
             "blind_letters": blind.accuracy(skill, letters=True),
-            "best_constant_free": seen.best_constant(skill),
-            "chance_letters": seen.chance(skill),
+            "chance_free": seen.chance(skill, letters=False),
+            "chance_letters": seen.chance(skill, letters=True),
         }
         for skill in SKILLS
     }
-    names = ("accuracy", "free", "letters", "paraphrased", "blind_free", "blind_letters", "chance_letters")
+    names = (
+        *("accuracy", "free", "letters", "paraphrased"),
+        *("blind_free", "blind_letters", "chance_free", "chance_letters"),
+    )
     averages = {name: round(float(np.mean([row[name] for row in skills.values()])), 4) for name in names}
     return {
         "average": averages,
@@ -150,15 +153,14 @@ class _Marks:
         marks = self.of(skill, letters)
         return round(float(np.mean(marks)), 4) if marks else 0.0
 
-    def best_constant(self, skill: str) -> float:
-        """Return the share of the free questions that the best constant answer gets right."""
-        answers = Counter(item.answer for item, _ in self.rows if item.skill == skill and not item.letters)
-        return round(max(answers.values(), default=0) / max(answers.total(), 1), 4)
+    def chance(self, skill: str, letters: bool) -> float:
+        """Return the share of the questions of a skill and form that can be had blind.
 
-    def chance(self, skill: str) -> float:
-        """Return the share of the questions with letters that guessing gets right."""
-        shares = [1.0 / len(item.options) for item, _ in self.rows if item.skill == skill and item.letters]
-        return round(float(np.mean(shares)), 4) if shares else 0.0
+        That of the best constant answer, or of guessing among the answers that the questions name, whichever is higher.
+        """
+        asked = [item for item, _ in self.rows if item.skill == skill and item.letters == letters]
+        constant = max(Counter(item.answer for item in asked).values(), default=0)
+        return round(max(constant, sum(item.guess for item in asked)) / max(len(asked), 1), 4)
 
 
 def main(arguments: list[str] | None = None) -> None:
