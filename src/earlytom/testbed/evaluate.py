@@ -192,8 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    which = "" if options.architecture == DEFAULT_ARCHITECTURE else f" --architecture {options.architecture}"
     metrics["command"] = (
-        f"python -m earlytom.testbed.evaluate --clips {options.clips} --blind-clips {options.blind_clips}"
+        f"python -m earlytom.testbed.evaluate{which} --clips {options.clips} --blind-clips {options.blind_clips}"
     )
     if options.training:
         metrics["training"] = options.training
