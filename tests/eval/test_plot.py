@@ -98,3 +98,11 @@ def test_accuracy_over_ttft_has_a_line_a_method_through_its_retentions() -> None
 def test_nothing_is_drawn_over_ttft_where_nothing_was_timed() -> None:
     untimed = [dataclasses.replace(entry, ttft=None) for entry in rows(1)]
     assert draw_over_ttft(untimed, title="title") is None
+
+
+def test_what_keeps_every_token_has_no_place_beside_what_does_not() -> None:
+    whole = [row("whole", 1.0, skill, 0.9) for skill in SKILLS]
+    axes = panels(draw(rows(1) + whole, title="title"))["all skills"]
+    assert set(lines(axes)) == {"no compression", "chance", "method0"}
+    axes = panels(draw(rows(0) + whole, title="title"))["all skills"]
+    assert "whole" in lines(axes)

@@ -32,13 +32,16 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
     """Draw the rows of one run.
 
     Args:
-        rows: see `earlytom.eval.summary.summarise`; those of single forms, and methods without a retention, have no
-            place in it and are left out.
+        rows: see `earlytom.eval.summary.summarise`; those of single forms, and methods without a retention or at 100%
+            beside others below, have no place in it and are left out.
         title: what was run.
     """
     from matplotlib.figure import Figure
 
     mine = [row for row in rows if row.form == ANY and row.retention is not None]
+    if any(row.retention < 1.0 for row in mine if row.retention is not None):
+        # What lets every token in would squeeze all others together.
+        mine = [row for row in mine if row.retention != 1.0 or row.method == BASELINE]
     skills = list(dict.fromkeys(row.skill for row in mine))
     methods = list(dict.fromkeys(row.method for row in mine if row.method != BASELINE))
     columns = min(_COLUMNS, len(skills))
