@@ -115,6 +115,14 @@ def test_no_frame_joins_one_that_is_less_similar_than_the_ends_of_its_segment(
             assert similarity >= ends[last] - 1e-4
 
 
+@pytest.mark.parametrize("variant", ["default", "official", "paper"])
+def test_similarities_that_are_no_numbers_merge_nothing(variant) -> None:
+    table = [[float("nan")] * 5 for _ in range(5)]
+    outputs = sources(plan_merging(table, [(0, 4)], variant=variant))
+    # The authors' code drops a last middle frame that has not merged.
+    assert outputs == [[0], [1], [2], *([] if variant == "official" else [[3]]), [4]]
+
+
 def test_at_the_floor_a_left_over_frame_does_not_go_where_its_pair_was_not_allowed() -> None:
     table = table_of(5, 0.5, s04=0.88, s12=0.90, s23=0.85, s13=0.99, s34=0.6)
     assert sources(plan_merging(table, [(0, 4)], floor=3)) == [[0], [1, 2, 3], [4]]

@@ -12,7 +12,7 @@ import typer
 from earlytom.cli.display import cell, output, print_json, table
 from earlytom.cli.options import JsonOption
 from earlytom.methods import find_method, method_names
-from earlytom.methods.presets import EVERYDAY, PAPER, PRESETS, Preset, find_preset, preset_names
+from earlytom.methods.presets import EVERYDAY, PAPER, PAPER_ROWS, PRESETS, Preset, find_preset, preset_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def _presets() -> dict[str, dict[str, dict[str, Any]]]:
         if name in EVERYDAY:
             found[name] = {_ANY_RETENTION: _preset(EVERYDAY[name])}
         else:
-            published = next(iter(PRESETS.values())) if name == PAPER else PRESETS[name]
+            published = PRESETS[PAPER_ROWS if name == PAPER else name]
             found[name] = {str(retention): _preset(find_preset(name, retention)) for retention in published}
     return found
 

@@ -105,7 +105,9 @@ def make_variants(
     """
     baseline = Variant(method=parse_method(BASELINE))
     variants, left_out = {baseline.spec: baseline}, []
-    for text in (*methods, *controls):
+    # Fitting one to the model is a whole call: none that is listed already is tried again.
+    further = [] if _EVERY in methods else [name for name in controls if name not in methods]
+    for text in (*methods, *further):
         named = text in methods and text != _EVERY
         for name in method_names() if text == _EVERY else [text]:
             made, refusals = _at_retentions(name, retentions, check, () if named else find_method(name).stand_ins)

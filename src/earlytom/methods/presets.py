@@ -24,7 +24,17 @@ from earlytom.errors import MethodError
 if TYPE_CHECKING:
     from earlytom.types import EncoderShape
 
-__all__ = ["EVERYDAY", "PAPER", "PRESETS", "REFERENCE_DEPTH", "Preset", "find_preset", "preset_names", "scale_layers"]
+__all__ = [
+    "EVERYDAY",
+    "PAPER",
+    "PAPER_ROWS",
+    "PRESETS",
+    "REFERENCE_DEPTH",
+    "Preset",
+    "find_preset",
+    "preset_names",
+    "scale_layers",
+]
 
 REFERENCE_DEPTH = 26
 """Layers of the vision encoder that the table was tuned on."""
@@ -72,7 +82,7 @@ EVERYDAY: dict[str, Preset] = {
     "fast": Preset(None, (3, 10, 16), inner_merging=False),
     "quality": Preset(None, (3, 10, 16), least_frames=0.6, inner_merging=False),
 }
-PAPER, _PAPER_ROWS = "paper", "mvbench"
+PAPER, PAPER_ROWS = "paper", "mvbench"
 
 
 def preset_names() -> list[str]:
@@ -91,7 +101,7 @@ def find_preset(name: str, retention: float) -> Preset:
     if name in EVERYDAY:
         return EVERYDAY[name]
     if name == PAPER:
-        rows = PRESETS[_PAPER_ROWS]
+        rows = PRESETS[PAPER_ROWS]
         return rows[min(rows, key=lambda published: abs(published - retention))]
     rows = PRESETS[name]
     if retention not in rows:

@@ -153,7 +153,9 @@ class _Merger:
         """The weight of a frame beside the next one, ``None`` where the two do not merge."""
         current, following = self._similarity[frame][frame + 1], self._similarity[frame + 1][frame + 2]
         slack = _TIE if self._ties else 0.0
-        if current <= threshold - slack or current <= following - slack or not self._may_vanish(frame + 1, current):
+        # Not a number is above nothing, so that broken features merge nothing.
+        passes = current > threshold - slack and current > following - slack
+        if not passes or not self._may_vanish(frame + 1, current):
             return None
         return merge_weight(current, following) if self._weighted else 0.5
 
