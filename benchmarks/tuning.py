@@ -36,7 +36,8 @@ SEED = 77
 THRESHOLDS: tuple[float | None, ...] = (None, 0.9, 0.95, 0.98)
 # Who selects tokens from the frames that EarlyTom leaves.
 SELECTIONS = ("visionzip", "holitom", "prunevid", "fastvid:scores=received", "uniform")
-LAYERS = ((1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
+LAYERS = ((0, 2, 4), (1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
+LEAST_FRAMES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def settings(retention: float) -> dict[str, Method]:
@@ -54,7 +55,11 @@ def settings(retention: float) -> dict[str, Method]:
     for layers in LAYERS:
         for threshold in THRESHOLDS:
             name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
-            found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers)
+            found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers, least_frames=0.0)
+    for layers in LAYERS[:3]:
+        for least in LEAST_FRAMES:
+            name = f"least frames {least}, layers {'/'.join(map(str, layers))}"
+            found[name] = EarlyTom(retention=retention, merge_layers=layers, least_frames=least)
     unique: dict[str, str] = {}
     for name, method in found.items():
         unique.setdefault(method.describe(), name)
@@ -108,7 +113,8 @@ def draw(measured: dict[float, dict[str, dict[str, Any]]], path: Path) -> None:
 
 def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
     groups = {
-        "sweep": "tau",
+        "sweep of threshold and layers": "tau",
+        "sweep of the least share of frames": "least",
         "others' selection": "selection",
         "presets": "preset",
         "default": "default",

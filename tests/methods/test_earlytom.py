@@ -135,7 +135,10 @@ def test_one_pass_equals_the_naive_references(features, compat, tau_seg, floor, 
     # Decisions are compared on the same table: a table of other rounding may decide ties otherwise.
     table = frame_similarity(features).tolist()
     segments = segment_naively(table, tau_seg, 0.9, 6)
-    plan = plan_naively(table, segments, compat, weighted=weighted, floor=floor)
+    bounds = {"floor": floor}
+    if compat == "default":
+        bounds |= {"soft_floor": math.ceil(0.7 * len(features)), "duplicate_similarity": 0.98}
+    plan = plan_naively(table, segments, compat, weighted=weighted, **bounds)
     assert decision.details == {"segments": segments, "tau_seg": tau_seg}
     reduction = decision.reduction or origin
     assert reduction.outputs == len(plan)
@@ -157,19 +160,40 @@ def test_every_input_frame_is_part_of_exactly_one_frame_that_is_left(features, c
     assert all(sum(weight for _, weight in row) == pytest.approx(1, abs=1e-5) for row in states.origin.to_rows())
 
 
+def slow_clip(frames: int = 32) -> Tensor:
+    """A clip that turns slowly: neighbours are alike (0.97), none is a duplicate."""
+    angles = torch.arange(frames) * 0.25
+    return torch.stack([angles.cos(), angles.sin()], -1).unsqueeze(1).expand(-1, 9, -1).contiguous()
+
+
 @pytest.mark.parametrize(("least_frames", "left"), [(0.5, 16), (0.6, 20), (0.61, 20), (0.95, 31), (1.0, 32)])
 def test_merging_stops_when_the_least_share_of_frames_is_left(least_frames, left) -> None:
-    method = EarlyTom(retention=0.25, least_frames=least_frames, tau_seg=0.8)
+    method = EarlyTom(retention=0.25, least_frames=least_frames, tau_seg=0.3)
     floor = frame_floor(method.budget(FrameGrid(frames=32, rows=3, columns=3)), 9)
-    assert run_passes(replace(method, least_frames=0.0), static_clip(), passes=6, floor=floor)[1][-1] < left
-    assert run_passes(method, static_clip(), passes=6, floor=floor)[1][-1] == left
+    assert run_passes(replace(method, least_frames=0.0), slow_clip(), passes=6, floor=floor)[1][-1] < left
+    assert run_passes(method, slow_clip(), passes=6, floor=floor)[1][-1] == left
 
 
-def test_the_least_share_of_frames_is_checked_and_comes_from_knob_or_preset() -> None:
-    clip = static_clip()
-    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8), clip)[1][-1] == 20
-    assert run_passes(EarlyTom(preset="quality", tau_seg=0.8, least_frames=0.5), clip)[1][-1] == 16
-    assert run_passes(EarlyTom(preset="fast", tau_seg=0.8), clip)[1] == run_passes(EarlyTom(tau_seg=0.8), clip)[1]
+def test_duplicates_merge_whatever_share_of_frames_is_wanted_but_within_the_budget() -> None:
+    method = EarlyTom(least_frames=1.0, tau_seg=0.3)
+    assert run_passes(method, static_clip())[1] == [20, 12, 8]
+    assert run_passes(method, static_clip(), floor=15)[1] == [20, 15, 15]
+    assert run_passes(method, slow_clip())[1] == [32, 32, 32]
+    assert run_passes(replace(method, duplicate_similarity=0.95), slow_clip(), passes=1)[1][0] < 32
+    assert run_passes(EarlyTom(least_frames=1.0, duplicate_similarity=1.0), static_clip())[1] == [20, 12, 8]
+    for value in (1.5, -1.1, "much"):
+        with pytest.raises(MethodError, match=r"duplicate_similarity must be a number in \[-1.0, 1.0\]"):
+            EarlyTom(duplicate_similarity=value)
+
+
+def test_the_least_share_of_frames_is_checked_and_comes_from_knob_preset_or_default() -> None:
+    left = {
+        knobs: run_passes(EarlyTom(tau_seg=0.3, **dict(knobs)), slow_clip(), passes=6)[1][-1]
+        for knobs in ((), (("preset", "quality"),), (("preset", "quality"), ("least_frames", 0.5)))
+    }
+    assert list(left.values()) == [23, 26, 16]
+    for bounded in ({"least_frames": 0.0}, {"preset": "mvbench"}):
+        assert run_passes(EarlyTom(tau_seg=0.3, **bounded), slow_clip(), passes=6)[1][-1] < 16
     for value in (1.5, -0.1, "much", True):
         with pytest.raises(MethodError, match=r"least_frames must be a number in \[0.0, 1.0\]"):
             EarlyTom(least_frames=value)
@@ -404,10 +428,13 @@ def test_the_budget_is_the_rounded_share_unless_it_steps_aside(retention, frames
 # Plans and ablations
 
 
-def test_default_plan() -> None:
-    plan = EarlyTom().encoder_plan(EncoderShape(depth=26))
-    assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == ((6, 14, 20), 20, True)
-    assert EarlyTom().llm_plan(28).reduce_before == ()
+@pytest.mark.parametrize(
+    ("compat", "layers"), [("default", (3, 10, 16)), ("official", (6, 14, 20)), ("paper", (6, 14, 20))]
+)
+def test_plan_without_knobs(compat, layers) -> None:
+    plan = EarlyTom(compat=compat).encoder_plan(EncoderShape(depth=26))
+    assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == (layers, layers[-1], True)
+    assert EarlyTom(compat=compat).llm_plan(28).reduce_before == ()
 
 
 @pytest.mark.parametrize("depth", range(1, 60))
@@ -447,11 +474,9 @@ def test_unweighted_merging_takes_the_plain_mean() -> None:
 
 def test_the_three_variants_differ_on_one_segment() -> None:
     outcomes = {
-        compat: [
-            [s for s, _ in row]
-            for row in EarlyTom(compat=compat, tau_seg=0.5).merge_frames(scene_of_five(), 6, 1).reduction.to_rows()
-        ]
+        compat: [[s for s, _ in row] for row in method.merge_frames(scene_of_five(), 6, 1).reduction.to_rows()]
         for compat in VARIANTS
+        for method in [EarlyTom(compat=compat, tau_seg=0.5, least_frames=0.0)]
     }
     assert outcomes == {
         "default": [[0], [1, 2, 3], [4]],

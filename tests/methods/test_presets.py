@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earlytom import EarlyTom, MethodError
-from earlytom.methods.presets import EVERYDAY, PRESETS, find_preset, preset_names, scale_layers
+from earlytom.methods.presets import EVERYDAY, PRESETS, UNTUNED, find_preset, preset_names, scale_layers
 from earlytom.types import EncoderShape
 from reference.strategies import quick
 
@@ -87,14 +87,24 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("retention", [0.03, 0.1, 0.25, 0.6, 1.0])
 @pytest.mark.parametrize("name", list(EVERYDAY))
-def test_everyday_presets_merge_early_and_leave_the_language_model_alone_at_any_retention(name, retention) -> None:
+def test_everyday_presets_merge_no_later_than_the_default_at_any_retention(name, retention) -> None:
     method, default = EarlyTom(preset=name, retention=retention), EarlyTom(retention=retention)
     for depth in (8, 26, 27):
         first, usual = (one.encoder_plan(EncoderShape(depth=depth)).merge_layers for one in (method, default))
-        assert len(first) == len(usual)
-        assert all(early < late for early, late in zip(first, usual, strict=True))
-    assert method.active_stages == default.active_stages
+        if name == "fast":
+            assert all(early < late for early, late in zip(first, usual, strict=True))
+        else:
+            assert first == usual
+    assert method.active_stages == default.active_stages == ("encoder", "tokens")
     assert find_preset(name, retention).tau_seg is None
+
+
+def test_presets_leave_more_frames_the_more_they_promise() -> None:
+    """Speed first, the default between, quality last; whoever asks for the published method gets no bound."""
+    least = [settings.least_frames for settings in (EVERYDAY["fast"], UNTUNED["default"], EVERYDAY["quality"])]
+    assert least == sorted(set(least))
+    assert UNTUNED["official"].least_frames == UNTUNED["paper"].least_frames == 0
+    assert all(preset.least_frames == 0 for rows in PRESETS.values() for preset in rows.values())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ def test_layers_for_qwen2_5_vl_are_those_of_the_specification() -> None:
     assert scale_layers((10, 21, 23), EncoderShape(depth=32)) == (12, 26, 28)
 
 
-@pytest.mark.parametrize("layers", [(6, 14, 20), (10, 21, 23), (3, 10, 16)])
+@pytest.mark.parametrize("layers", [(6, 14, 20), (10, 21, 23), (3, 10, 16), (1, 6, 13)])
 def test_no_preset_merges_after_the_last_layer_of_an_encoder_with_windows(layers) -> None:
     """methods.md 2.9: Qwen2.5-VL merges after 7, 15, 23 and scores at 23."""
     qwen = EncoderShape(depth=32, global_layers=(7, 15, 23, 31))

@@ -46,13 +46,15 @@ def dense(reduction) -> torch.Tensor:
 
 
 @quick
-@given(tables(), thresholds, windows, variants, st.booleans(), st.integers(1, 16), st.data())
-def test_equals_the_naive_reference(table, threshold, window, variant, weighted, floor, data) -> None:
+@given(tables(), thresholds, windows, variants, st.booleans(), st.data())
+def test_equals_the_naive_reference(table, threshold, window, variant, weighted, data) -> None:
     frames = len(table)
     counts = data.draw(st.none() | st.lists(st.integers(1, 9), min_size=frames, max_size=frames))
+    bounds = {name: data.draw(st.integers(1, 16), name) for name in ("floor", "soft_floor")}
+    bounds["duplicate_similarity"] = data.draw(st.sampled_from([-1.0, 0.7, 0.9, 1.0]), "duplicate_similarity")
     segments = cut(table, threshold, window)
-    reduction = plan_merging(table, segments, variant=variant, weighted=weighted, floor=floor, counts=counts)
-    expected = plan_naively(table, segments, variant, weighted=weighted, floor=floor, counts=counts)
+    reduction = plan_merging(table, segments, variant=variant, weighted=weighted, counts=counts, **bounds)
+    expected = plan_naively(table, segments, variant, weighted=weighted, counts=counts, **bounds)
     assert sources(reduction) == [sorted(row) for row in expected]
     torch.testing.assert_close(dense(reduction), matrix_of(expected, frames), atol=1e-6, rtol=1e-5)
 
@@ -240,6 +242,25 @@ def test_at_the_floor_the_most_similar_pair_merges_not_the_first(floor, expected
     table = table_of(9, 0.5, s12=0.7, s56=0.9)
     assert plan_merging(table, [(0, 3), (4, 8)], variant="paper", floor=1).outputs == 7
     assert plan_merging(table, [(0, 3), (4, 8)], variant="paper", floor=floor).survivors().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("duplicate_similarity", "floor", "lost"),
+    [(0.95, 1, []), (0.9, 1, [6]), (0.7, 1, [2, 6]), (0.7, 8, [6]), (0.7, 9, [])],
+)
+def test_a_soft_floor_lets_duplicates_merge_but_the_floor_does_not(duplicate_similarity, floor, lost) -> None:
+    table = table_of(9, 0.5, s12=0.7, s56=0.9)
+    bounds = {"floor": floor, "soft_floor": 9, "duplicate_similarity": duplicate_similarity}
+    left = plan_merging(table, [(0, 3), (4, 8)], variant="paper", **bounds).survivors().tolist()
+    assert left == [frame for frame in range(9) if frame not in lost]
+
+
+@quick
+@given(tables(), thresholds, windows, careful, st.integers(1, 16))
+def test_without_duplicates_a_soft_floor_is_a_floor(table, threshold, window, variant, floor) -> None:
+    segments = cut(table, threshold, window)
+    soft = plan_merging(table, segments, variant=variant, soft_floor=floor, duplicate_similarity=1.1)
+    assert soft.to_rows() == plan_merging(table, segments, variant=variant, floor=floor).to_rows()
 
 
 def test_pair_weights_are_the_two_similarities() -> None:

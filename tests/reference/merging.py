@@ -21,11 +21,14 @@ def plan_naively(
     *,
     weighted: bool = True,
     floor: int = 1,
+    soft_floor: int = 1,
+    duplicate_similarity: float = 1.0,
     counts: Sequence[int] | None = None,
 ) -> Plan:
     """The output frames of all segments; ``official`` knows no floor.
 
-    Frames are taken back one after another, the least similar to what it joined first, of equals the last one.
+    Frames are taken back one after another, the least similar to what it joined first, of equals the last one; for the
+    sake of the soft floor only those that are no duplicates.
     """
     stands_for = counts if counts is not None else [1] * len(similarity)
     kept_back: set[int] = set()
@@ -43,9 +46,12 @@ def plan_naively(
                 if not kept_back:
                     joined |= gone
             plan += [{first: 1.0}, *outputs] + ([{last: 1.0}] if last > first else [])
-        if variant == "official" or len(plan) >= min(floor, len(similarity)):
+        if variant == "official" or len(plan) >= min(max(floor, soft_floor), len(similarity)):
             return plan
-        kept_back.add(min(joined.keys() - kept_back, key=lambda frame: (round(joined[frame], 5), -frame)))
+        least = min(joined.keys() - kept_back, key=lambda frame: (round(joined[frame], 5), -frame))
+        if len(plan) >= floor and joined[least] >= duplicate_similarity - 1e-5:
+            return plan
+        kept_back.add(least)
 
 
 def _official(similarity: Table, first: int, middle: list[int], last: int, weighted: bool) -> Plan:

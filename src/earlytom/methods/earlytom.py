@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
 from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
-from earlytom.methods.presets import Preset, find_preset, scale_layers
+from earlytom.methods.presets import UNTUNED, Preset, find_preset, scale_layers
 from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage, Variant
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EarlyTom"]
 
-# Relative depths of the merge layers of a user who has no benchmark in mind (Table 8, MVBench: the earliest merges).
-_DEFAULT_LAYERS = (6, 14, 20)
 # A prompt of this few visual tokens costs less to prefill than any of it is worth dropping.
 _FEWEST_TOKENS = 64
 _ROUNDING = 1e-9
@@ -46,12 +44,15 @@ class EarlyTom(Method):
         tau_seg: similarity below which a new segment of frames starts, in [-1, 1]; ``None``: the preset's, or else
             chosen from the clip's own similarities at each merge layer (`earlytom.ops.adaptive_threshold`).
         merge_layers: 0-based encoder layers after which frames merge; ``None``: the preset's, or else the shares
-            6/26, 14/26 and 20/26 of the depth at hand (in an encoder with attention windows the nearest layers that
-            see the whole frame). Attention is taken at the last of them.
+            3/26, 10/26 and 16/26 of the depth at hand (6/26, 14/26 and 20/26 unless ``compat="default"``; in an encoder
+            with attention windows the nearest layers that see the whole frame). Attention is taken at the last of them.
         ema: weight of the newest similarity in the segmentation, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
         least_frames: share of the clip's frames that are left at least, in [0, 1]; where it holds merging back, the
-            most similar ones merge. ``None``: the preset's, or else 0, where the budget alone holds merging back.
+            most similar ones merge, and duplicates merge all the same. At 0 the budget alone holds merging back.
+            ``None``: the preset's, or else 0.7 (0 unless ``compat="default"``).
+        duplicate_similarity: frames of at least this similarity repeat each other: ``least_frames`` does not hold them
+            back, in [-1, 1].
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
         preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets
@@ -74,6 +75,7 @@ class EarlyTom(Method):
     ema: float = 0.9
     max_window: int = 6
     least_frames: float | None = None
+    duplicate_similarity: float = 0.98
     compat: Variant = "default"
     preset: str | None = None
     frame_merging: bool = True
@@ -100,6 +102,7 @@ class EarlyTom(Method):
         check_count("max_window", self.max_window, 2)
         if self.least_frames is not None:
             check_range("least_frames", self.least_frames, 0.0, 1.0)
+        check_range("duplicate_similarity", self.duplicate_similarity, -1.0, 1.0)
         if self.preset is not None:
             find_preset(self.preset, self.retention)
         if self.compat == "official" and self._least_frames > 0.0:
@@ -130,8 +133,7 @@ class EarlyTom(Method):
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         layers = self.merge_layers
         if layers is None:
-            preset = self._preset()
-            layers = scale_layers(preset.merge_layers if preset else _DEFAULT_LAYERS, encoder)
+            layers = scale_layers(self._preset.merge_layers, encoder)
         check_layer("merge_layers", layers[-1], encoder)
         merging = layers if self.frame_merging else ()
         return EncoderPlan(merge_layers=merging, attention_layer=layers[-1], frame_similarity=self.decoupled_selection)
@@ -140,8 +142,6 @@ class EarlyTom(Method):
         from earlytom.ops import frame_similarity, plan_merging
 
         similarity: list[list[float]] = frame_similarity(states.features).tolist()
-        frames = states.origin.inputs
-        floor = max(floor, math.ceil(self._least_frames * frames - _ROUNDING))
         segments, threshold = self._segments(similarity)
         reduction = plan_merging(
             similarity,
@@ -149,6 +149,8 @@ class EarlyTom(Method):
             variant=self.compat,
             weighted=self.weighted_merging,
             floor=floor,
+            soft_floor=math.ceil(self._least_frames * states.origin.inputs - _ROUNDING),
+            duplicate_similarity=self.duplicate_similarity,
             counts=states.origin.counts(),
         )
         details = {"segments": segments, "tau_seg": threshold}
@@ -188,30 +190,22 @@ class EarlyTom(Method):
         )
 
     @property
+    def _preset(self) -> Preset:
+        return UNTUNED[self.compat] if self.preset is None else find_preset(self.preset, self.retention)
+
+    @property
     def _merges_in_llm(self) -> bool:
-        if self.inner_merging is not None:
-            return self.inner_merging
-        preset = self._preset()
-        return preset is not None and preset.inner_merging
+        return self._preset.inner_merging if self.inner_merging is None else self.inner_merging
 
     @property
     def _least_frames(self) -> float:
-        if self.least_frames is not None:
-            return self.least_frames
-        preset = self._preset()
-        return 0.0 if preset is None else preset.least_frames
-
-    def _preset(self) -> Preset | None:
-        return None if self.preset is None else find_preset(self.preset, self.retention)
+        return self._preset.least_frames if self.least_frames is None else self.least_frames
 
     def _segments(self, similarity: list[list[float]]) -> tuple[list[Segment], float]:
         """Segments of the frames, and the threshold that made them."""
         from earlytom.ops import adaptive_threshold, segment_frames
 
-        threshold = self.tau_seg
-        if threshold is None:
-            preset = self._preset()
-            threshold = preset.tau_seg if preset else None
+        threshold = self._preset.tau_seg if self.tau_seg is None else self.tau_seg
         if threshold is None:
             threshold = adaptive_threshold(similarity, max_window=self.max_window)
         segments = segment_frames(similarity, threshold=threshold, ema=self.ema, max_window=self.max_window)

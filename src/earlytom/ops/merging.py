@@ -46,6 +46,8 @@ def plan_merging(
     variant: Variant = "default",
     weighted: bool = True,
     floor: int = 1,
+    soft_floor: int = 1,
+    duplicate_similarity: float = 1.0,
     counts: Sequence[int] | None = None,
 ) -> Reduction:
     """Decide which middle frames of each segment merge.
@@ -57,6 +59,8 @@ def plan_merging(
         weighted: ``False`` merges by the plain mean (an ablation).
         floor: at least so many frames are left; where more could vanish, those most similar to what they join do, of
             equals the earlier ones (``official`` ignores it).
+        soft_floor: the same, but frames of at least ``duplicate_similarity`` to what they join vanish in spite of it.
+        duplicate_similarity: from this on two frames count as the same.
         counts: the number of input frames that each frame stands for; 1 each if ``None``.
 
     Returns:
@@ -68,7 +72,8 @@ def plan_merging(
         return Reduction.from_rows(rows, frames)
     merger = _Merger(similarity, variant == "default", weighted, [1] * frames if counts is None else counts)
     rows = _whole(segments, merger.merge_middle)
-    spare = max(0, frames - floor)
+    duplicates = sum(value > duplicate_similarity - _TIE for value in merger.vanished.values())
+    spare = max(0, min(frames - floor, max(frames - soft_floor, duplicates)))
     if len(merger.vanished) > spare:
         merger.allow_most_similar(spare)
         rows = _whole(segments, merger.merge_middle)
