@@ -2,7 +2,8 @@
 
 ``python -m earlytom.testbed.realism --output DIR [VIDEO ...]`` prints, for generated clips and for every file given,
 how alike neighbouring frames are at several depths of the encoder, what share of the frames merges at several
-thresholds, and how the received attention spreads over the tokens; it writes the same as JSON and as a picture.
+thresholds (with no bound on how few are left) and by default, and how the received attention spreads over the tokens.
+It writes the same as JSON and as a picture.
 """
 
 import argparse
@@ -26,6 +27,11 @@ from earlytom.video import Sampling, read_video
 REALISM_SEED = 960_000_000
 DEPTHS = (1, 3, 5, 7)
 THRESHOLDS: tuple[float | None, ...] = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, None)
+_FROM_CLIP, _DEFAULT = "from the clip", "the default"
+METHODS = {
+    _FROM_CLIP if threshold is None else str(threshold): EarlyTom(tau_seg=threshold, least_frames=0.0)
+    for threshold in THRESHOLDS
+} | {_DEFAULT: EarlyTom()}
 _PERCENTILES = (5, 25, 50, 75, 95)
 _QUESTION = "How many objects are there?"
 # A token that takes this many times the median of its frame, in most frames, is a sink.
@@ -75,9 +81,8 @@ def neighbour_similarity(qa: VideoQA, clip: Clip) -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def compression(qa: VideoQA, clip: Clip, threshold: float | None) -> tuple[float, NDArray[np.float32]]:
+def compression(qa: VideoQA, clip: Clip, method: EarlyTom) -> tuple[float, NDArray[np.float32]]:
     """Return the share of frames that merged away, and the received attention [frames left, 36]."""
-    method = EarlyTom(retention=0.25, tau_seg=threshold)
     prompt = question_prompt(qa.processor, _QUESTION)
     inputs = qa.processor(text=prompt, videos=[clip.frames], return_tensors="pt")
     with compress(qa.model, method) as trace:
@@ -114,11 +119,9 @@ def describe(qa: VideoQA, clips: list[Clip]) -> dict[str, Any]:
     }
     merged = {}
     attention: list[NDArray[np.float32]] = []
-    for threshold in THRESHOLDS:
-        results = [compression(qa, clip, threshold) for clip in clips]
-        merged["from the clip" if threshold is None else str(threshold)] = round(
-            float(np.mean([share for share, _ in results])), 3
-        )
+    for name, method in METHODS.items():
+        results = [compression(qa, clip, method) for clip in clips]
+        merged[name] = round(float(np.mean([share for share, _ in results])), 3)
         attention = [table for _, table in results]
     return {
         "clips": len(clips),
@@ -157,12 +160,20 @@ def draw(results: dict[str, dict[str, Any]], maps: dict[str, NDArray[np.float32]
         line = left.plot(DEPTHS, middle, marker="o", label=name)[0]
         left.fill_between(DEPTHS, low, high, alpha=0.12, color=line.get_color())
         shares = result["share_of_frames_merged"]
-        fixed = {float(key): value for key, value in shares.items() if key != "from the clip"}
-        right.plot(list(fixed), list(fixed.values()), marker="o", color=line.get_color(), label=name)
-        right.axhline(shares["from the clip"], color=line.get_color(), linestyle=":", linewidth=1)
+        fixed = [threshold for threshold in THRESHOLDS if threshold is not None]
+        right.plot(
+            fixed, [shares[str(threshold)] for threshold in fixed], marker="o", color=line.get_color(), label=name
+        )
+        right.axhline(shares[_FROM_CLIP], color=line.get_color(), linestyle=":", linewidth=1)
+        right.axhline(shares[_DEFAULT], color=line.get_color(), linestyle="--", linewidth=1)
     left.set(xlabel="encoder layer", ylabel="similarity of neighbouring frames", title="median, 5 to 95%")
     left.set_xticks(DEPTHS)
-    right.set(xlabel="threshold", ylabel="share of frames merged", title="dotted: threshold from the clip", ylim=(0, 1))
+    right.set(
+        xlabel="threshold",
+        ylabel="share of frames merged",
+        title="dotted: threshold from the clip; dashed: the default",
+        ylim=(0, 1),
+    )
     left.legend(frameon=False)
     for number, (name, table) in enumerate(maps.items(), start=1):
         axes = figure.add_subplot(grid[number, :])
@@ -186,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     sources = {"generated": generated_clips(options.clips)}
     sources |= {path.name: recorded_clips(path) for path in options.videos}
     results = {name: describe(qa, clips) for name, clips in sources.items()}
-    maps = {name: compression(qa, clips[0], None)[1] for name, clips in sources.items()}
+    maps = {name: compression(qa, clips[0], METHODS[_DEFAULT])[1] for name, clips in sources.items()}
     options.output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1)
     print(text)
