@@ -27,9 +27,11 @@ from earlytom.eval.runner import run, run_settings
 from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
-from earlytom.methods.presets import PRESETS, preset_names
+from earlytom.methods.presets import EVERYDAY, PAPER_ROWS, PRESETS, UNTUNED, preset_names, scale_layers
+from earlytom.models import find_adapter
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
+from earlytom.types import EncoderShape
 
 SEED = 77
 # In the shipped model's encoder neighbouring frames have similarities of 0.84 to 1: everything up to 0.8 merges alike.
@@ -40,13 +42,13 @@ LAYERS = ((0, 2, 4), (1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
 LEAST_FRAMES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def settings(retention: float) -> dict[str, Method]:
+def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
     """Every setting by name; equal ones once, under the first name."""
     found: dict[str, Method] = {"none": parse_method("none")}
     found["default"] = EarlyTom(retention=retention)
     found["no frame merging"] = EarlyTom(retention=retention, frame_merging=False)
-    # The rows for the 0.5B model differ in the first layer alone.
-    for name in (name for name in preset_names() if not name.endswith("-0.5b")):
+    # The rows for the 0.5B model differ in the first layer alone; MVBench's are the preset `paper`.
+    for name in (name for name in preset_names() if not name.endswith("-0.5b") and name != PAPER_ROWS):
         if name in PRESETS and retention not in PRESETS[name]:
             continue
         found[f"preset {name}"] = EarlyTom(retention=retention, preset=name)
@@ -56,8 +58,12 @@ def settings(retention: float) -> dict[str, Method]:
         for threshold in THRESHOLDS:
             name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers, least_frames=0.0)
+    named = [UNTUNED["default"], *EVERYDAY.values()]
+    taken = {(scale_layers(preset.merge_layers, encoder), preset.least_frames) for preset in named}
     for layers in LAYERS[:3]:
         for least in LEAST_FRAMES:
+            if (layers, least) in taken:
+                continue
             name = f"least frames {least}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, merge_layers=layers, least_frames=least)
     unique: dict[str, str] = {}
@@ -149,7 +155,7 @@ def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
 def measure(qa: VideoQA, retention: float, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Answer and time with every setting."""
     benchmark = Benchmark(seed=SEED, source="frames")
-    methods = settings(retention)
+    methods = settings(retention, find_adapter(qa.model).encoder(qa.model))
     claim_folder(options.output, run_settings(qa, benchmark))
     variants = {name: Variant(method=method) for name, method in methods.items()}
     answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants.values()}
