@@ -27,7 +27,7 @@ from earlytom.eval.runner import run, run_settings
 from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
-from earlytom.methods.presets import EVERYDAY, PAPER_ROWS, PRESETS, UNTUNED, preset_names, scale_layers
+from earlytom.methods.presets import EVERYDAY, PAPER_ROWS, PRESETS, WITHOUT_PRESET, preset_names, scale_layers
 from earlytom.models import find_adapter
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
@@ -40,6 +40,7 @@ THRESHOLDS: tuple[float | None, ...] = (None, 0.9, 0.95, 0.98)
 SELECTIONS = ("visionzip", "holitom", "prunevid", "fastvid:scores=received", "uniform")
 LAYERS = ((0, 2, 4), (1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
 LEAST_FRAMES = (0.5, 0.6, 0.7, 0.8, 0.9)
+DUPLICATES = (0.95, 0.97, 0.99, 1.0)
 
 
 def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
@@ -58,7 +59,7 @@ def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
         for threshold in THRESHOLDS:
             name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers, least_frames=0.0)
-    named = [UNTUNED["default"], *EVERYDAY.values()]
+    named = [WITHOUT_PRESET["default"], *EVERYDAY.values()]
     taken = {(scale_layers(preset.merge_layers, encoder), preset.least_frames) for preset in named}
     for layers in LAYERS[:3]:
         for least in LEAST_FRAMES:
@@ -66,6 +67,8 @@ def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
                 continue
             name = f"least frames {least}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, merge_layers=layers, least_frames=least)
+    for similarity in DUPLICATES:
+        found[f"duplicates from {similarity}"] = EarlyTom(retention=retention, duplicate_similarity=similarity)
     unique: dict[str, str] = {}
     for name, method in found.items():
         unique.setdefault(method.describe(), name)
@@ -121,6 +124,7 @@ def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
     groups = {
         "sweep of threshold and layers": "tau",
         "sweep of the least share of frames": "least",
+        "sweep of what is a duplicate": "duplicates",
         "others' selection": "selection",
         "presets": "preset",
         "default": "default",

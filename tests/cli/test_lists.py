@@ -39,6 +39,7 @@ def test_methods_json_agrees_with_the_methods() -> None:
         "inner_merging": True,
     }
     assert found["presets"]["fast"]["any"]["tau_seg"] is None
+    assert (found["without_preset"]["merge_layers"], found["without_preset"]["least_frames"]) == ([3, 10, 16], 0.7)
     assert found["presets"]["paper"] == found["presets"]["mvbench"]
 
 
@@ -49,6 +50,7 @@ def test_methods_as_text() -> None:
     one = invoke("methods", "earlytom").stdout
     assert "weight of the newest similarity" in one
     assert "10/21/23" in one
+    assert "(none)" in one
     assert "Stages: encoder, tokens, llm." in one
     assert "Stages: none." in invoke("methods", "none").stdout
     assert "earlytom+visionzip merges frames as earlytom does" in " ".join(every.split())

@@ -184,15 +184,17 @@ def test_budget_exactness_and_stepping_aside_are_those_of_the_selecting_part() -
 @given(scene_clips(), st.sampled_from(["default", "official", "paper"]), st.integers(1, 24))
 def test_the_floor_holds_whoever_merges(features, compat, floor) -> None:
     """The authors' merging knows no floor; a composition with an exact budget does not let it go below."""
-    method = compose(EarlyTom(compat=compat, tau_seg=0.3), VisionZip())
-    frames = len(features)
+    method = compose(EarlyTom(compat=compat, tau_seg=0.3, least_frames=0.0), VisionZip())
+    states = earlytom.types.FrameStates(
+        features=features, attention=None, origin=earlytom.Reduction.identity(len(features))
+    )
     for layer in range(3):
-        states = earlytom.types.FrameStates(
-            features=features, attention=None, origin=earlytom.Reduction.identity(len(features))
-        )
         reduction = method.merge_frames(states, layer, floor).reduction
-        features = features if reduction is None else reduction.apply(features)
-    assert len(features) >= min(floor, frames)
+        if reduction is not None:
+            states = earlytom.types.FrameStates(
+                features=reduction.apply(states.features), attention=None, origin=states.origin.then(reduction)
+            )
+    assert len(states.features) >= min(floor, len(features))
 
 
 def test_a_merge_that_the_floor_forbids_is_told() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from earlytom import EarlyTom, MethodError, Reduction
-from earlytom.methods.presets import PRESETS, preset_names
+from earlytom import EarlyTom, MethodError, Reduction, VisionZip, compose
+from earlytom.methods.presets import EVERYDAY, PRESETS, preset_names
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
 from reference.inner import merge_dropped_naively
@@ -189,24 +189,46 @@ def test_duplicates_merge_whatever_share_of_frames_is_wanted_but_within_the_budg
 def test_the_least_share_of_frames_is_checked_and_comes_from_knob_preset_or_default() -> None:
     left = {
         knobs: run_passes(EarlyTom(tau_seg=0.3, **dict(knobs)), slow_clip(), passes=6)[1][-1]
-        for knobs in ((), (("preset", "quality"),), (("preset", "quality"), ("least_frames", 0.5)))
+        for knobs in (
+            (),
+            (("preset", "fast"),),
+            (("preset", "quality"),),
+            (("preset", "quality"), ("least_frames", 0.5)),
+        )
     }
-    assert list(left.values()) == [23, 26, 16]
+    assert list(left.values()) == [23, 20, 26, 16]
     for bounded in ({"least_frames": 0.0}, {"preset": "mvbench"}):
         assert run_passes(EarlyTom(tau_seg=0.3, **bounded), slow_clip(), passes=6)[1][-1] < 16
     for value in (1.5, -0.1, "much", True):
         with pytest.raises(MethodError, match=r"least_frames must be a number in \[0.0, 1.0\]"):
             EarlyTom(least_frames=value)
-    for knobs in ({"least_frames": 0.4}, {"preset": "quality"}):
-        with pytest.raises(MethodError, match="least_frames does not go with compat='official'"):
-            EarlyTom(compat="official", **knobs)
+    with pytest.raises(MethodError, match=r"least_frames does not go with compat='official'.*least_frames=0 takes"):
+        EarlyTom(compat="official", least_frames=0.4)
+    for preset in EVERYDAY:
+        with pytest.raises(MethodError, match=rf"least_frames \(here set by preset '{preset}'\) does not go with"):
+            EarlyTom(compat="official", preset=preset)
+        EarlyTom(compat="official", preset=preset, least_frames=0.0)
     EarlyTom(compat="official", least_frames=0.0)
 
 
+@pytest.mark.parametrize(("frames", "alike", "near_duplicates"), [(2, 2, 2), (3, 3, 3), (4, 3, 3), (5, 4, 3)])
+def test_short_clips_by_default(frames, alike, near_duplicates) -> None:
+    assert run_passes(EarlyTom(tau_seg=0.3), slow_clip(frames))[1][-1] == alike
+    assert run_passes(EarlyTom(), static_clip(frames))[1][-1] == near_duplicates
+
+
+def test_a_composition_keeps_the_least_share_of_frames_over_all_passes() -> None:
+    method = EarlyTom(tau_seg=0.3)
+    composed = run_passes(compose(method, VisionZip()), slow_clip())[1]
+    assert composed == run_passes(method, slow_clip())[1]
+    assert composed[-1] == 23
+
+
 @quick
-@given(scene_clips(), st.sampled_from(["default", "paper"]), st.integers(1, 24))
-def test_the_floor_holds_over_all_passes(features, compat, floor) -> None:
-    _, numbers = run_passes(EarlyTom(compat=compat, tau_seg=0.3), features, floor=floor)
+@given(scene_clips(), st.sampled_from(["default", "paper"]), st.integers(1, 24), st.sampled_from([None, 0.0, 0.4]))
+def test_the_floor_holds_over_all_passes(features, compat, floor, least_frames) -> None:
+    method = EarlyTom(compat=compat, tau_seg=0.3, least_frames=least_frames)
+    _, numbers = run_passes(method, features, floor=floor)
     assert numbers[-1] >= min(floor, len(features))
     assert numbers == sorted(numbers, reverse=True)
 

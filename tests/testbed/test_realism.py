@@ -44,9 +44,12 @@ def test_it_measures_a_file_beside_generated_clips(tmp_path: Path) -> None:
         assert list(shares) == ["0.3", "0.5", "0.6", "0.7", "0.8", "0.9", "from the clip", "the default"]
         # Without a bound about half of such frames merge; the default is bounded but for duplicates.
         assert shares["from the clip"] > 0.3
+        assert shares["0.9"] <= shares["0.3"] + 0.05
         assert shares["the default"] <= shares["from the clip"]
         rows = [row["all"] for row in result["similarity_percentiles"].values()]
         assert len(rows) == 4
         assert all(row == sorted(row) and row[-1] <= 1.001 for row in rows)
+    generated = results["generated"]["share_of_frames_merged"]
+    assert generated["the default"] < generated["from the clip"]
     assert "across a cut" in results["generated"]["similarity_percentiles"]["after layer 7"]
     assert (tmp_path / "realism.png").stat().st_size > 10_000

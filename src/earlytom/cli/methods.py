@@ -12,7 +12,16 @@ import typer
 from earlytom.cli.display import cell, output, print_json, table
 from earlytom.cli.options import JsonOption
 from earlytom.methods import find_method, method_names
-from earlytom.methods.presets import EVERYDAY, PAPER, PAPER_ROWS, PRESETS, Preset, find_preset, preset_names
+from earlytom.methods.presets import (
+    EVERYDAY,
+    PAPER,
+    PAPER_ROWS,
+    PRESETS,
+    WITHOUT_PRESET,
+    Preset,
+    find_preset,
+    preset_names,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,9 +61,10 @@ def methods(
 
 
 def describe_method(method: type[Method]) -> dict[str, Any]:
-    """A method as plain data: name, summary, paper, stages, options, presets."""
+    """A method as plain data: name, summary, paper, stages, options, presets and what holds without one."""
     meanings = _attribute_docs(method)
     fields = dataclasses.fields(method)
+    has_presets = any(field.name == "preset" for field in fields)
     return {
         "name": method.name,
         "summary": method.summary,
@@ -69,7 +79,8 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
             }
             for field in fields
         ],
-        "presets": _presets() if any(field.name == "preset" for field in fields) else {},
+        "presets": _presets() if has_presets else {},
+        "without_preset": _preset(WITHOUT_PRESET["default"]) if has_presets else None,
     }
 
 
@@ -137,7 +148,8 @@ def _show_one(console: Console, method: dict[str, Any]) -> None:
         return
     columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "least frames", "inner merging"]
     made = table(columns, title="Presets", right=("retention",))
-    for name, rows in method["presets"].items():
+    without = {"(none)": {_ANY_RETENTION: method["without_preset"]}}
+    for name, rows in (without | method["presets"]).items():
         for retention, row in rows.items():
             layers = "/".join(map(str, row["merge_layers"]))
             threshold = "from the clip" if row["tau_seg"] is None else row["tau_seg"]

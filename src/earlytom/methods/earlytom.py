@@ -7,7 +7,8 @@ sinks cannot take the whole budget. Inner-LLM merging (optional) halves the visu
 model.
 
 What differs from the authors' code (``compat="official"`` restores it): no frame is dropped without being merged,
-static clips shrink, the number of tokens is exact, and inner merging averages without regard to order.
+static clips shrink, the number of tokens is exact, and inner merging averages without regard to order; frames merge
+earlier, and a share of them is left (``least_frames``).
 ``tau_seg=None`` (the default) takes the threshold from the clip itself instead of from a benchmark.
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
 from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
-from earlytom.methods.presets import UNTUNED, Preset, find_preset, scale_layers
+from earlytom.methods.presets import WITHOUT_PRESET, Preset, find_preset, scale_layers
 from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage, Variant
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class EarlyTom(Method):
         ema: weight of the newest similarity in the segmentation, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
         least_frames: share of the clip's frames that are left at least, in [0, 1]; where it holds merging back, the
-            most similar ones merge, and duplicates merge all the same. At 0 the budget alone holds merging back.
-            ``None``: the preset's, or else 0.7 (0 unless ``compat="default"``).
-        duplicate_similarity: frames of at least this similarity repeat each other: ``least_frames`` does not hold them
-            back, in [-1, 1].
+            most similar ones merge, and near-duplicates merge all the same. At 0 the budget alone holds merging back
+            (in the authors' code nothing does). ``None``: the preset's, or else 0.7 (0 unless ``compat="default"``).
+        duplicate_similarity: frames of at least this similarity nearly repeat each other: ``least_frames`` does not
+            hold them back, the budget does; in [-1, 1], at 1 equal frames only. Chosen on the test models, whose
+            frames are more alike than those of larger encoders.
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
         preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets
@@ -106,7 +108,11 @@ class EarlyTom(Method):
         if self.preset is not None:
             find_preset(self.preset, self.retention)
         if self.compat == "official" and self._least_frames > 0.0:
-            raise MethodError("least_frames does not go with compat='official', which knows no such bound")
+            source = "" if self.least_frames is not None else f" (here set by preset {self.preset!r})"
+            raise MethodError(
+                f"least_frames{source} does not go with compat='official', which knows no such bound; least_frames=0 "
+                "takes it away"
+            )
         if self.merge_layers is not None:
             object.__setattr__(self, "merge_layers", _checked_layers(self.merge_layers))
         if self.inner_layer is not None:
@@ -191,7 +197,7 @@ class EarlyTom(Method):
 
     @property
     def _preset(self) -> Preset:
-        return UNTUNED[self.compat] if self.preset is None else find_preset(self.preset, self.retention)
+        return WITHOUT_PRESET[self.compat] if self.preset is None else find_preset(self.preset, self.retention)
 
     @property
     def _merges_in_llm(self) -> bool:

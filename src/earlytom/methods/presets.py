@@ -1,9 +1,9 @@
 """Settings of EarlyTom: without a preset, three by name for everyday use, the paper's for each model and benchmark.
 
-Without a preset the first merge comes early, and 70% of the frames are left, those that differ most, less what merely
-repeats itself. ``fast`` merges earlier still and leaves 60%, ``quality`` leaves 80%. ``paper`` is what the paper runs
-on MVBench, at any retention. All but the last were chosen on the test models (benchmarks/tuning.py,
-docs/evaluation.md).
+Without a preset the first merge comes early, and at least 70% of the frames are left, those that differ most; only
+frames that nearly repeat another may bring it lower. ``fast`` merges earlier still and leaves at least 60%, ``quality``
+80%. ``paper`` is what the paper runs on MVBench, at any retention. All but the last were chosen on the test models
+(benchmarks/tuning.py, docs/evaluation.md).
 
 The others are Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
 
@@ -31,7 +31,7 @@ __all__ = [
     "PAPER_ROWS",
     "PRESETS",
     "REFERENCE_DEPTH",
-    "UNTUNED",
+    "WITHOUT_PRESET",
     "Preset",
     "find_preset",
     "preset_names",
@@ -84,7 +84,7 @@ EVERYDAY: dict[str, Preset] = {
     "fast": Preset(None, (1, 6, 13), least_frames=0.6, inner_merging=False),
     "quality": Preset(None, (3, 10, 16), least_frames=0.8, inner_merging=False),
 }
-UNTUNED: dict[Variant, Preset] = {
+WITHOUT_PRESET: dict[Variant, Preset] = {
     "default": Preset(None, (3, 10, 16), least_frames=0.7, inner_merging=False),
     # Where the published method is asked for: Table 8's layers for MVBench, and no bound, which it does not have.
     "official": Preset(None, (6, 14, 20), inner_merging=False),

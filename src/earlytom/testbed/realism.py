@@ -117,12 +117,9 @@ def describe(qa: VideoQA, clips: list[Clip]) -> dict[str, Any]:
         f"after layer {depth}": _split_percentiles([table[row] for table in tables], clips)
         for row, depth in enumerate(DEPTHS)
     }
-    merged = {}
-    attention: list[NDArray[np.float32]] = []
-    for name, method in METHODS.items():
-        results = [compression(qa, clip, method) for clip in clips]
-        merged[name] = round(float(np.mean([share for share, _ in results])), 3)
-        attention = [table for _, table in results]
+    found = {name: [compression(qa, clip, method) for clip in clips] for name, method in METHODS.items()}
+    merged = {name: round(float(np.mean([share for share, _ in results])), 3) for name, results in found.items()}
+    attention = [table for _, table in found[_DEFAULT]]
     return {
         "clips": len(clips),
         "similarity_percentiles": similarity,
