@@ -107,7 +107,7 @@ def draw(measured: dict[float, dict[str, dict[str, Any]]], path: Path) -> None:
     """Draw accuracy over encoder time, one panel a retention."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5 * len(measured), 5.5), layout="constrained")
+    figure = Figure(figsize=(8.5 * len(measured), 6.5), layout="constrained")
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
     for axes, (retention, points) in zip(panels, measured.items(), strict=True):
         _draw_panel(axes, points)
@@ -116,7 +116,7 @@ def draw(measured: dict[float, dict[str, dict[str, Any]]], path: Path) -> None:
             xlabel="vision encoder, milliseconds (median)",
             ylabel="accuracy over all skills",
         )
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 
 
