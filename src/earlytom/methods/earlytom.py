@@ -53,8 +53,8 @@ class EarlyTom(Method):
             most similar ones merge, and near-duplicates merge all the same. At 0 the budget alone holds merging back
             (in the authors' code nothing does). ``None``: the preset's, or else 0.7 (0 unless ``compat="default"``).
         duplicate_similarity: frames of at least this similarity nearly repeat each other: ``least_frames`` does not
-            hold them back, the budget does; in [-1, 1], at 1 equal frames only. Chosen on the test models, whose
-            frames are more alike than those of larger encoders.
+            hold them back, the budget does; in [-1, 1], at 1 equal frames only. Chosen on the test model (see
+            docs/concepts.md).
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
         preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets

@@ -2,7 +2,7 @@
 
 Without a preset the first merge comes early, and at least 70% of the frames are left, those that differ most; only
 frames that nearly repeat another may bring it lower. ``fast`` merges earlier still and leaves at least 60%, ``quality``
-80%. ``paper`` is what the paper runs on MVBench, at any retention. All but the last were chosen on the test models
+80%. ``paper`` is what the paper runs on MVBench, at any retention. All but the last were chosen on the test model
 (benchmarks/tuning.py, docs/evaluation.md).
 
 The others are Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
