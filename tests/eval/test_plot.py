@@ -106,3 +106,17 @@ def test_what_keeps_every_token_has_no_place_beside_what_does_not() -> None:
     assert set(lines(axes)) == {"no compression", "chance", "method0"}
     axes = panels(draw(rows(0) + whole, title="title"))["all skills"]
     assert "whole" in lines(axes)
+
+
+def test_a_method_looks_the_same_in_both_plots() -> None:
+    """One that lets every token in is left out of the first plot and must not shift the looks of those after it."""
+    whole = [row("whole", 1.0, skill, 0.88) for skill in SKILLS]
+    both = [*rows(2)[:3], *whole, *rows(2)[3:]]
+    over_retention = lines(panels(draw(both, title=""))["all skills"])
+    over_ttft = lines(draw_over_ttft(both, title="").axes[0])
+    assert "whole" in over_ttft
+    assert "whole" not in over_retention
+    for method in ("method0", "method1"):
+        for look in ("color", "marker", "linestyle"):
+            of_one, of_other = (getattr(drawn[method], f"get_{look}")() for drawn in (over_retention, over_ttft))
+            assert of_one == of_other

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from earlytom.eval.rows import ALL, ANY, Row
@@ -43,7 +43,8 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
         # What lets every token in would squeeze all others together.
         mine = [row for row in mine if row.retention != 1.0 or row.method == BASELINE]
     skills = list(dict.fromkeys(row.skill for row in mine))
-    methods = list(dict.fromkeys(row.method for row in mine if row.method != BASELINE))
+    styles = _styles(rows)
+    methods = [method for method in styles if any(row.method == method for row in mine)]
     columns = min(_COLUMNS, len(skills))
     lines = math.ceil(len(skills) / columns)
     width, height = max(3.3 * columns, 5.0), 2.75 * lines + 1.1
@@ -56,7 +57,7 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
             axes.set_axis_off()
             continue
         chosen = [row for row in mine if row.skill == skills[number]]
-        _draw_panel(axes, chosen, methods, ticks)
+        _draw_panel(axes, chosen, methods, styles, ticks)
         axes.set_title(_heading(chosen[0]), fontsize=10, fontweight="bold" if skills[number] == ALL else "normal")
         if number % columns == 0:
             axes.set_ylabel("right answers (%)", fontsize=9)
@@ -82,21 +83,28 @@ def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
     mine = [row for row in rows if (row.skill, row.form) == (ALL, ANY) and row.ttft is not None]
     if not mine:
         return None
-    figure = Figure(figsize=(8.5, 5.5), facecolor="white", layout="constrained")
-    figure.suptitle(textwrap.fill(title, int(_LETTERS_PER_INCH * 8.5)), fontsize=10, x=0.01, ha="left")
+    figure = Figure(figsize=(10.5, 5.5), facecolor="white", layout="constrained")
+    figure.suptitle(textwrap.fill(title, int(_LETTERS_PER_INCH * 10.5)), fontsize=10, x=0.01, ha="left")
     axes = figure.add_subplot()
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    for number, method in enumerate(dict.fromkeys(row.method for row in mine)):
+    styles = _styles(rows)
+    for method in dict.fromkeys(row.method for row in mine):
         points = sorted((row for row in mine if row.method == method), key=_place)
-        _draw_over_ttft(axes, points, number - 1 if mine[0].method == BASELINE else number)
+        _draw_over_ttft(axes, points, styles.get(method, 0))
     axes.set_xlabel("time to the first token (ms, median)", fontsize=9)
     axes.set_ylabel("right answers over all skills (%)", fontsize=9)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=9, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     return figure
+
+
+def _styles(rows: Sequence[Row]) -> dict[str, int]:
+    """A number for each method but the baseline, which its colour, marker and line follow from in every plot."""
+    methods = dict.fromkeys(row.method for row in rows if row.method != BASELINE)
+    return {method: number for number, method in enumerate(methods)}
 
 
 def _draw_over_ttft(axes: Axes, rows: Sequence[Row], number: int) -> None:
@@ -119,7 +127,9 @@ def _heading(row: Row) -> str:
     return f"{'all skills' if row.skill == ALL else row.skill}  (n = {row.n})"
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str], ticks: Sequence[float]) -> None:
+def _draw_panel(
+    axes: Axes, rows: Sequence[Row], methods: Sequence[str], styles: Mapping[str, int], ticks: Sequence[float]
+) -> None:
     axes.set_xscale("log")
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -130,7 +140,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str], ticks: 
             axes.axhline(100 * row.chance, color=_CHANCE, linewidth=1.0, linestyle=":", label="chance")
     for number, method in enumerate(methods):
         mine = sorted((row for row in rows if row.method == method), key=_place)
-        _draw_method(axes, mine, number, len(methods))
+        _draw_method(axes, mine, styles[method], _apart(number, len(methods)), bands=len(methods) <= _LINES_WITH_BANDS)
     axes.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.3)
     axes.set_xticks(ticks, [f"{100 * tick:.3g}" for tick in ticks])
     axes.set_xticks([], minor=True)
@@ -140,17 +150,20 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str], ticks: 
         axes.spines[side].set_visible(False)
 
 
-def _draw_method(axes: Axes, rows: Sequence[Row], number: int, methods: int) -> None:
+def _apart(number: int, methods: int) -> float:
+    """A factor that sets methods a little to the side of one another, but never as far as another retention."""
+    return min(1.03, 1.25 ** (1 / methods)) ** (number - (methods - 1) / 2)
+
+
+def _draw_method(axes: Axes, rows: Sequence[Row], number: int, apart: float, *, bands: bool) -> None:
     """A line with its band; with many methods, whose bands would cover one another, with bars, side by side."""
     colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
     style = "-" if number < len(_COLOURS) else "--"
-    # A little to the side of one another, but never as far as another retention.
-    apart = min(1.03, 1.25 ** (1 / methods)) ** (number - (methods - 1) / 2)
     places = [_place(row) * apart for row in rows]
     low, value, high = ([100 * getattr(row, name) for row in rows] for name in ("low", "accuracy", "high"))
     label = rows[0].method if rows else ""
     axes.plot(places, value, style, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label, zorder=3)
-    if len(rows) > 1 and methods <= _LINES_WITH_BANDS:
+    if len(rows) > 1 and bands:
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     else:
         axes.vlines(places, low, high, color=colour, linewidth=1.1, alpha=0.7)
