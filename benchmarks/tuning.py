@@ -38,7 +38,9 @@ SEED = 77
 THRESHOLDS: tuple[float | None, ...] = (None, 0.9, 0.95, 0.98)
 # Who selects tokens from the frames that EarlyTom leaves.
 SELECTIONS = ("visionzip", "holitom", "prunevid", "fastvid:scores=received", "uniform")
-LAYERS = ((0, 2, 4), (1, 3, 5), (2, 4, 6), (3, 5, 6), (5, 6, 7), (4,))
+# Of a 26-layer encoder, carried over to the model's; the first three merge early.
+LAYERS = ((1, 6, 13), (3, 10, 16), (6, 14, 20), (10, 16, 20), (16, 20, 23), (13,))
+EARLY_LAYERS = LAYERS[:3]
 LEAST_FRAMES = (0.5, 0.6, 0.7, 0.8, 0.9)
 DUPLICATES = (0.95, 0.97, 0.99, 1.0)
 
@@ -55,13 +57,13 @@ def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
         found[f"preset {name}"] = EarlyTom(retention=retention, preset=name)
     for name in SELECTIONS:
         found[f"selection {name}"] = parse_method(f"earlytom+{name}", {"retention": retention})
-    for layers in LAYERS:
+    for layers in (scale_layers(layers, encoder) for layers in LAYERS):
         for threshold in THRESHOLDS:
             name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers, least_frames=0.0)
     named = [WITHOUT_PRESET["default"], *EVERYDAY.values()]
     taken = {(scale_layers(preset.merge_layers, encoder), preset.least_frames) for preset in named}
-    for layers in LAYERS[:3]:
+    for layers in (scale_layers(layers, encoder) for layers in EARLY_LAYERS):
         for least in LEAST_FRAMES:
             if (layers, least) in taken:
                 continue

@@ -168,3 +168,11 @@ def test_methods_are_compared_with_random_tokens_of_the_same_retention() -> None
         row = found[name, retention]
         assert (row.over_random, row.over_random_low, row.over_random_high) == (None, None, None)
     assert found["random", 0.25].difference == -0.75
+
+
+def test_any_variant_may_be_what_the_others_are_compared_with() -> None:
+    right, wrong = record(0, asked("colour", "red", "red")), record(0, asked("colour", "red", "blue"))
+    rows = summarise({NONE: [wrong], METHOD: [right]}, against=METHOD)
+    assert find(rows, "earlytom", "all").difference is None
+    assert find(rows, "none", "all").difference == -1.0
+    assert find(summarise({METHOD: [right]}, against=METHOD), "earlytom", "all").accuracy == 1.0

@@ -78,22 +78,25 @@ class _Others:
     random: Flags | None
 
 
-def summarise(records: Mapping[Variant, Sequence[Record]]) -> list[Row]:
+def summarise(records: Mapping[Variant, Sequence[Record]], *, against: Variant | None = None) -> list[Row]:
     """The rows of a run: for each variant and form of question one for the average and one for each skill.
 
     Args:
         records: of each variant, the baseline among them; all about the same questions.
+        against: the variant that all others are compared with; ``None``: method ``none``.
 
     Raises:
         EarlyTomError: there is no baseline or no question, or the variants were asked different questions.
     """
-    baseline = next((variant for variant in records if variant.is_baseline), None)
+    baseline = against or next((variant for variant in records if variant.is_baseline), None)
     if baseline is None:
         raise EarlyTomError("there are no records of method 'none', which every other one is compared with")
     sheet = _read_sheet(records[baseline])
     for variant in records:
         if _questions(records[variant]) != _questions(records[baseline]):
-            raise EarlyTomError(f"method {variant.spec} was asked other questions than method 'none'; use a new folder")
+            raise EarlyTomError(
+                f"method {variant.spec} was asked other questions than method {baseline.label!r}; use a new folder"
+            )
     right = {variant: _marks(records[variant]) for variant in records}
     random = {variant.retention: variant for variant in records if variant.label == RANDOM}
     rows: list[Row] = []
