@@ -6,9 +6,11 @@ from earlytom.ops.bipartite import match_tokens, matched_means, merge_down, merg
 from earlytom.ops.budget import apportion, exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
 from earlytom.ops.clustering import cluster_sizes, density_peaks, join_nearest, squared_distances
 from earlytom.ops.contextual import dominant_and_contextual
+from earlytom.ops.fingerprints import fingerprint
 from earlytom.ops.inner import merge_dropped_tokens
 from earlytom.ops.merging import plan_merging
 from earlytom.ops.partition import best_partition, static_since, static_tokens, window_savings
+from earlytom.ops.products import exact_product
 from earlytom.ops.resizing import pool_bilinear
 from earlytom.ops.segmentation import Segment, adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
 from earlytom.ops.selection import highest_scores, kept_indices, ranks_among, select_by_frame
@@ -41,6 +43,8 @@ __all__ = [
     "dominant_and_contextual",
     "evenly_spaced",
     "exact_counts",
+    "exact_product",
+    "fingerprint",
     "frame_floor",
     "frame_similarity",
     "frame_windows",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from earlytom.ops.clustering import density_peaks, squared_distances
+from earlytom.ops.products import exact_product
 from earlytom.ops.segmentation import Segment
 from earlytom.ops.selection import kept_indices, ranks
 from earlytom.ops.similarity import unit_rows
@@ -79,6 +80,8 @@ def merge_into_anchors(
     Returns:
         A reduction from the N * P tokens to the kept ones in their order.
     """
+    # A model spread over several devices projects features elsewhere than it scores tokens.
+    scores = scores.to(features.device)
     frames, points = scores.shape
     salient = ranks(scores) < _on(scores.device, plan.salient)[:, None]
     carriers = [frame for frame, count in enumerate(plan.anchors) if count]
@@ -114,7 +117,7 @@ def _nearest_anchors(
     most = max(anchors[frame] for frame in carriers)
     places = torch.sort(peaks[index].to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
     among = tokens[((index - first)[:, None] * points + places).flatten()]
-    cosines = (among @ tokens.T).view(len(carriers), most, tokens.shape[0]).nan_to_num_(nan=-2.0)
+    cosines = exact_product(among, tokens.T).view(len(carriers), most, tokens.shape[0]).nan_to_num_(nan=-2.0)
     missing = torch.arange(most, device=device) >= counts[:, None]
     best = cosines.masked_fill_(missing[:, :, None], float("-inf")).argmax(dim=1)
     source = torch.arange(first * points, (last + 1) * points, device=device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from earlytom.ops.products import exact_product
+
 __all__ = ["last_query_attention", "received_attention"]
 
 # Probabilities held at once, in float32 values: 8 MiB on a CPU, where they should stay in its caches (half the time of
@@ -17,7 +19,8 @@ _CHUNK_VALUES_ACCELERATOR = 1 << 26
 def received_attention(queries: Tensor, keys: Tensor, *, scale: float, sizes: Tensor | None = None) -> Tensor:
     """Attention received by each token: the mean over heads and queries of the softmax probabilities.
 
-    Frame by frame (or several at once where they are small), so that [N, H, L, L] never exists; softmax in float32.
+    Frame by frame (or several at once where they are small), so that [N, H, L, L] never exists; softmax in float32,
+    logits in the model's own arithmetic (dtype, matmul precision), like the attention that they stand for.
 
     Args:
         queries: [N, H, L, E], any floating dtype.
@@ -68,7 +71,7 @@ def last_query_attention(query: Tensor, keys: Tensor, *, scale: float, visible: 
     """
     groups = keys.shape[0]
     grouped = query.float().view(groups, -1, query.shape[-1])  # [G, H / G, E]
-    logits = torch.matmul(grouped, keys.float().transpose(-1, -2)) * scale  # [G, H / G, S]
+    logits = exact_product(grouped, keys.float().transpose(-1, -2)) * scale  # [G, H / G, S]
     if visible is not None:
         logits = logits.masked_fill(~visible, float("-inf"))
     return torch.softmax(logits, dim=-1).mean(dim=(0, 1))

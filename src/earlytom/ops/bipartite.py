@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from earlytom.ops.products import exact_product
 from earlytom.ops.selection import ranks
 from earlytom.ops.similarity import unit_rows
 from earlytom.reduction import Reduction
@@ -31,7 +32,7 @@ def match_tokens(metric: Tensor, count: int) -> Tensor:
     """
     frames, tokens, _ = metric.shape
     unit = unit_rows(metric)
-    similarity = torch.nan_to_num(unit[:, ::2] @ unit[:, 1::2].transpose(1, 2), nan=-2.0)
+    similarity = torch.nan_to_num(exact_product(unit[:, ::2], unit[:, 1::2].transpose(1, 2)), nan=-2.0)
     position = torch.arange(tokens, device=metric.device).expand(frames, tokens)
     group = position.clone()
     if count:

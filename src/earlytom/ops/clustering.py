@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from earlytom.ops.products import exact_product
 from earlytom.ops.selection import ranks
 
 __all__ = ["cluster_sizes", "density_peaks", "join_nearest", "peak_scores", "squared_distances"]
@@ -38,7 +39,7 @@ def squared_distances(features: Tensor) -> Tensor:
     squared = torch.empty(groups, points, points, dtype=torch.float32, device=features.device)
     for start in range(0, groups, step):
         rows = features[start : start + step].float()
-        products = torch.bmm(rows, rows.transpose(1, 2))
+        products = exact_product(rows, rows.transpose(1, 2))
         lengths = products.diagonal(dim1=1, dim2=2)
         together = lengths[:, :, None] + lengths[:, None, :]
         apart = together - 2 * products

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from earlytom.ops.products import exact_product
 from earlytom.ops.selection import ranks
 from earlytom.ops.similarity import unit_rows
 from earlytom.reduction import Reduction
@@ -54,7 +55,7 @@ def _best_target(metric: Tensor, targets: Tensor, few: Tensor) -> Tensor:
     """[N, P] int64: which of its frame's first ``few`` targets is most similar to each token."""
     rows = unit_rows(metric)
     chosen = rows.gather(1, targets[..., None].expand(-1, -1, rows.shape[-1]))
-    similarity = torch.nan_to_num(torch.bmm(rows, chosen.transpose(1, 2)), nan=0.0)
+    similarity = torch.nan_to_num(exact_product(rows, chosen.transpose(1, 2)), nan=0.0)
     absent = torch.arange(targets.shape[1], device=few.device) >= few
     return similarity.masked_fill(absent[:, None], float("-inf")).argmax(dim=2)
 
@@ -80,5 +81,4 @@ def _gather_groups(head: Tensor, order: Tensor, filled: Sequence[int]) -> Reduct
     member = (entries != heads).to(torch.float32)
     members = torch.zeros(order.shape[0], device=device).scatter_add_(0, output, member)
     weight = torch.where(entries == heads, 1.0, 1.0 / members[output])
-    groups = Reduction.groups(output, weight, order)
-    return Reduction(groups.offsets, entries[groups.source], groups.weight, frames * per_frame, order)
+    return Reduction.sparse(output, entries, weight, entries=entries.shape[0], inputs=frames * per_frame, anchor=order)

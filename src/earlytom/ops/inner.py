@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from earlytom.ops.products import exact_product
 from earlytom.ops.selection import ranks
 from earlytom.ops.similarity import unit_rows
 from earlytom.reduction import Reduction
@@ -47,7 +48,8 @@ def _most_similar(rows: Tensor, candidates: Tensor) -> Tensor:
     """For each row the index of the candidate of highest cosine; the lowest index wins ties."""
     candidates = unit_rows(candidates)
     step = max(1, _CHUNK_VALUES // max(1, candidates.shape[0]))
-    best = [(unit_rows(part) @ candidates.T).argmax(dim=1) for part in rows.split(step)] if rows.shape[0] else []
+    parts = rows.split(step) if rows.shape[0] else ()
+    best = [exact_product(unit_rows(part), candidates.T).argmax(dim=1) for part in parts]
     return torch.cat(best) if best else torch.empty(0, dtype=torch.int64, device=rows.device)
 
 

@@ -1,9 +1,11 @@
-"""Similarity of frames and of tokens, in float32 and bounded memory."""
+"""Similarity of frames and of tokens, in true float32 and bounded memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from earlytom.ops.products import exact_product
 
 __all__ = ["frame_similarity", "paired_cosines", "unit_rows"]
 
@@ -33,7 +35,7 @@ def frame_similarity(features: Tensor) -> Tensor:
     gram = torch.zeros(frames, frames, dtype=torch.float32, device=features.device)
     for start in range(0, tokens, step):
         rows = unit_rows(features[:, start : start + step]).flatten(1)
-        gram.addmm_(rows, rows.T)
+        gram += exact_product(rows, rows.T)
     return torch.nan_to_num(gram / tokens, nan=0.0)
 
 
@@ -54,5 +56,6 @@ def paired_cosines(first: Tensor, second: Tensor) -> Tensor:
         one, other = first[start : start + step].float(), second[start : start + step].float()
         lengths = one.norm(dim=-1).clamp_min_(1e-12) * other.norm(dim=-1).clamp_min_(1e-12)
         # No product of the size of the frames: this is bound by memory.
-        cosines[start : start + step] = torch.einsum("mpd,mpd->mp", one, other) / lengths
+        products = exact_product(one[..., None, :], other[..., :, None])[..., 0, 0]
+        cosines[start : start + step] = products / lengths
     return cosines.nan_to_num_(nan=0.0).clamp_(-1.0, 1.0)
