@@ -3,7 +3,8 @@
 ::
 
     EarlyTomError
-    ├── MethodError (ValueError)       unknown method, a knob out of range, a knob that does not fit the model
+    ├── MethodError (ValueError)       unknown method, a knob out of range, a knob that does not fit the model, a
+    │                                  decision that is none
     ├── ModelError (TypeError)         a model class that is not supported, a model in a state that cannot be compressed
     ├── CompressionError (RuntimeError)  compression did not run where it was promised, or a budget was missed
     └── VideoError (ValueError)        a video that is missing, empty, corrupt, truncated or has no picture
@@ -17,7 +18,11 @@ class EarlyTomError(Exception):
 
 
 class MethodError(EarlyTomError, ValueError):
-    """A method is unknown, or one of its knobs is out of range or does not fit the model at hand."""
+    """A method is unknown, one of its knobs is out of range or does not fit the model, or its decision is none.
+
+    The last is what `earlytom.Reduction` and the values of `earlytom.types` raise when they are made of what does not
+    belong together.
+    """
 
 
 class ModelError(EarlyTomError, TypeError):

@@ -14,15 +14,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from earlytom.errors import MethodError
+
 __all__ = ["Reduction"]
 
 # Weighted rows held at once, in float32 values (256 MiB), and the fewest columns that are worth a pass.
 _CHUNK_VALUES, _LEAST_COLUMNS = 1 << 26, 64
 
 
-@dataclass(frozen=True)
+# eq=False: a generated __eq__ would ask tensors for one truth value.
+@dataclass(frozen=True, eq=False)
 class Reduction:
     """A sparse map from ``inputs`` rows to K rows, stored by output row (CSR).
+
+    Equal are two that do the same: the same sources and weights in the same order, in the same places (comparing reads
+    them from their device).
 
     Attributes:
         offsets: [K + 1] int64; the sources of output j are ``source[offsets[j]:offsets[j + 1]]``. At least one each.
@@ -31,6 +37,10 @@ class Reduction:
         inputs: number of input rows.
         anchor: [K] int64, the input row that lends each output its place (frame, position); the first source if
             ``None``.
+
+    Raises:
+        MethodError: they do not belong together. Values are looked at where they lie on the host; on a device that
+            would wait for it: `check_values`.
     """
 
     offsets: Tensor
@@ -38,6 +48,75 @@ class Reduction:
     weight: Tensor | None
     inputs: int
     anchor: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, int) or self.inputs < 0:
+            raise MethodError(f"inputs must be a number of rows, got {self.inputs!r}")
+        for name, part, kind in self._parts():
+            if part.dim() != 1 or part.dtype != kind or part.device != self.offsets.device:
+                raise MethodError(
+                    f"{name} must be one-dimensional, {kind}, on {self.offsets.device} like offsets; got "
+                    f"{tuple(part.shape)}, {part.dtype}, on {part.device}"
+                )
+        entries = self.source.shape[0]
+        self._check_length("offsets", self.offsets, "at least 1", self.offsets.shape[0] >= 1)
+        if self.weight is None:
+            self._check_length("source", self.source, f"{self.outputs}, one an output", entries == self.outputs)
+        else:
+            self._check_length("weight", self.weight, f"{entries} like source", self.weight.shape[0] == entries)
+        if self.anchor is not None:
+            fits = self.anchor.shape[0] == self.outputs
+            self._check_length("anchor", self.anchor, f"{self.outputs}, one an output", fits)
+        if self.offsets.device.type == "cpu":
+            self.check_values()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reduction):
+            return NotImplemented
+        if (self.inputs, self.outputs) != (other.inputs, other.outputs):
+            return False
+        pairs = zip(self._canonical(), other._canonical(), strict=True)
+        return all(torch.equal(one.cpu(), another.cpu()) for one, another in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.inputs, self.outputs))
+
+    def check_values(self) -> None:
+        """Raise `MethodError` for offsets, rows or weights that make no map; on a device this waits for it.
+
+        Applying one with a row out of range would do worse than fail there: it ends the process's use of the device.
+        """
+        lengths = self.offsets.diff()
+        first, last = int(self.offsets[0]), int(self.offsets[-1])
+        if first != 0 or last != self.source.shape[0] or bool((lengths < 1).any()):
+            raise MethodError(
+                f"offsets must rise from 0 to the {self.source.shape[0]} sources, each output with one at least; got "
+                f"{_in_short(self.offsets)}"
+            )
+        for name, rows in (("source", self.source), ("anchor", self.anchor)):
+            if rows is not None and bool(((rows < 0) | (rows >= self.inputs)).any()):
+                raise MethodError(
+                    f"{name} must name rows of the {self.inputs} inputs (0 to {self.inputs - 1}), got {_in_short(rows)}"
+                )
+        if self.weight is None and bool((lengths != 1).any()):
+            raise MethodError(f"without weights each output has one source, got offsets {_in_short(self.offsets)}")
+        if self.weight is not None and not bool(self.weight.isfinite().all()):
+            raise MethodError(f"weights must be finite, got {_in_short(self.weight)}")
+
+    def _parts(self) -> list[tuple[str, Tensor, torch.dtype]]:
+        parts = [("offsets", self.offsets, torch.int64), ("source", self.source, torch.int64)]
+        parts += [] if self.weight is None else [("weight", self.weight, torch.float32)]
+        return parts + ([] if self.anchor is None else [("anchor", self.anchor, torch.int64)])
+
+    def _canonical(self) -> tuple[Tensor, ...]:
+        """Everything that it does, written in one way."""
+        weight = torch.ones_like(self.source, dtype=torch.float32) if self.weight is None else self.weight
+        return self.offsets, self.source, weight, self.survivors()
+
+    @staticmethod
+    def _check_length(name: str, part: Tensor, wanted: str, fits: bool) -> None:
+        if not fits:
+            raise MethodError(f"{name} must have {wanted} value(s), got {part.shape[0]}")
 
     @classmethod
     def identity(cls, inputs: int) -> Reduction:
@@ -117,7 +196,7 @@ class Reduction:
         copies. Repeated runs give the same bits.
         """
         if rows.shape[0] != self.inputs:
-            raise ValueError(f"rows has {rows.shape[0]} rows, but the reduction was made for {self.inputs}")
+            raise MethodError(f"rows has {rows.shape[0]} rows, but the reduction was made for {self.inputs}")
         source = self.source.to(rows.device, non_blocking=True)
         if self.weight is None:
             return rows.index_select(0, source)
@@ -151,10 +230,10 @@ class Reduction:
         Only for maps that use each input row once, as those of `groups` do.
 
         Raises:
-            ValueError: they are used fewer or more times.
+            MethodError: they are used fewer or more times.
         """
         if self.source.shape[0] != self.inputs:
-            raise ValueError(
+            raise MethodError(
                 f"only where each input row goes into one output row it has a destination; here {self.inputs} input "
                 f"rows are used {self.source.shape[0]} times"
             )
@@ -165,7 +244,7 @@ class Reduction:
     def then(self, other: Reduction) -> Reduction:
         """Composition: first this map, then ``other`` (on the host; meant for provenance, not for the hot path)."""
         if other.inputs != self.outputs:
-            raise ValueError(f"the second reduction takes {other.inputs} rows, but the first one gives {self.outputs}")
+            raise MethodError(f"the second reduction takes {other.inputs} rows, but the first one gives {self.outputs}")
         first, second = self.to_rows(), other.to_rows()
         rows = [[(index, outer * inner) for middle, outer in row for index, inner in first[middle]] for row in second]
         composed = Reduction.from_rows(rows, self.inputs)
@@ -188,6 +267,13 @@ class Reduction:
         return [
             list(zip(source[start:end], weight[start:end], strict=True)) for start, end in itertools.pairwise(offsets)
         ]
+
+
+def _in_short(values: Tensor) -> str:
+    """A few values of a vector, its extremes among them."""
+    few: list[float] = values.flatten()[:6].tolist()
+    dots = ", ..." if values.numel() > len(few) else ""
+    return f"[{', '.join(map(str, few))}{dots}] (from {values.min().item()} to {values.max().item()})"
 
 
 def _weighted_sums(rows: Tensor, source: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:

@@ -40,16 +40,43 @@ Resource = Literal["frame grid", "frame similarity", "received attention", "keys
 """What a method that selects tokens may depend on, and another method's encoder stage may do away with."""
 
 
+def _check_shape(name: str, tensor: Tensor | None, *wanted: int | None) -> None:
+    """Raise `MethodError` unless a tensor, where there is one, has this shape; ``None``: any size."""
+    fits = tensor is None or (
+        tensor.dim() == len(wanted)
+        and all(size is None or size == found for size, found in zip(wanted, tensor.shape, strict=True))
+    )
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise MethodError(f"{name} must be [{sizes}], got {tuple(tensor.shape) if tensor is not None else None}")
+
+
+def _check_layers(name: str, layers: tuple[int, ...], lowest: int = 0, stop: int | None = None) -> None:
+    """Raise `MethodError` unless layers are ascending numbers from ``lowest`` on, below ``stop``."""
+    whole = all(isinstance(layer, int) and layer >= lowest for layer in layers)
+    if not whole or list(layers) != sorted(set(layers)) or (stop is not None and layers and layers[-1] >= stop):
+        end = "" if stop is None else f" to {stop - 1}"
+        raise MethodError(f"{name} must be ascending layers from {lowest}{end}, got {layers!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameGrid:
     """The visual tokens of one uncompressed clip: ``frames`` frames of ``rows`` x ``columns`` pooled tokens.
 
     A frame is what the vision encoder takes as one: for the Qwen families a pair of sampled frames.
+
+    Raises:
+        MethodError: a size is below 1.
     """
 
     frames: int
     rows: int
     columns: int
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "rows", "columns"):
+            if getattr(self, name) < 1:
+                raise MethodError(f"{name} of a clip must be at least 1, got {getattr(self, name)}")
 
     @property
     def tokens_per_frame(self) -> int:
@@ -88,6 +115,10 @@ class EncoderShape:
     def check(self, plan: EncoderPlan) -> EncoderPlan:
         """Return ``plan``. Raises `MethodError` when it asks for what this encoder cannot give, saying why."""
         layers = self.global_layers
+        for name in ("merge_layers", "token_layers"):
+            _check_layers(name, getattr(plan, name), stop=self.depth)
+        if plan.attention_layer is not None:
+            _check_layers("attention_layer", (plan.attention_layer,), stop=self.depth)
         if plan.attention_layer is not None and layers is not None and plan.attention_layer not in layers:
             raise MethodError(
                 f"attention received in layer {plan.attention_layer} of this vision encoder cannot rank the tokens of "
@@ -120,11 +151,13 @@ class EncoderPlan:
         proportional_attention: whether a merged token draws as much attention as the tokens that went into it.
         unmerge: whether merged tokens take all their places again before the projector, so that the pooling finds its
             grid; otherwise they go into the language model unpooled, and there is no ``select_tokens``.
+        fingerprint: whether ``VisualTokens.fingerprint`` is wanted.
         pooling_head: whether ``VisualTokens.attention`` is to be that of the tower's attention-pooling head instead,
             with ``VisualTokens.descriptions`` its output; models without such a head are refused.
 
     Raises:
-        MethodError: merged tokens are asked for where whole frames are to be compared.
+        MethodError: merged tokens are asked for where whole frames are to be compared, keys without their layer, or
+            layers that do not ascend.
     """
 
     merge_layers: tuple[int, ...] = ()
@@ -135,8 +168,13 @@ class EncoderPlan:
     proportional_attention: bool = False
     unmerge: bool = True
     pooling_head: bool = False
+    fingerprint: bool = False
 
     def __post_init__(self) -> None:
+        _check_layers("merge_layers", self.merge_layers)
+        _check_layers("token_layers", self.token_layers)
+        if self.keys and self.attention_layer is None:
+            raise MethodError("keys are those of attention_layer, which is None")
         if self.token_layers and (self.merge_layers or self.frame_similarity):
             raise MethodError(
                 "frames cannot be compared or merged where each has merged tokens of its own: token merging and frame "
@@ -153,14 +191,21 @@ class LanguagePlan:
         attention_of: whose attention it gets: that of the layer before the boundary, or that which the layer behind
             it would give to everything that arrives there.
         renumber: whether the tokens that are left close ranks and get consecutive positions; otherwise all keep theirs.
+
+    Raises:
+        MethodError: the layers do not ascend, or the first one is among them, which has none before it.
     """
 
     reduce_before: tuple[int, ...] = ()
     attention_of: Literal["layer before", "layer behind"] = "layer before"
     renumber: bool = False
 
+    def __post_init__(self) -> None:
+        _check_layers("reduce_before", self.reduce_before, lowest=1)
 
-@dataclass(frozen=True, kw_only=True)
+
+# What carries tensors is compared by identity (eq=False): a generated __eq__ would ask tensors for one truth value.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FrameStates:
     """The frames of one clip inside the vision encoder.
 
@@ -168,14 +213,21 @@ class FrameStates:
         features: [N, L, D] hidden states of the N frames that are left, model dtype.
         attention: [N, L] attention received by each token, float32, or ``None``.
         origin: how the N frames came from the B input frames.
+
+    Raises:
+        MethodError: the shapes do not belong together.
     """
 
     features: Tensor
     attention: Tensor | None
     origin: Reduction
 
+    def __post_init__(self) -> None:
+        _check_shape("features", self.features, self.origin.outputs, None, None)
+        _check_shape("attention", self.attention, *self.features.shape[:2])
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TokenStates:
     """The tokens of all frames of a call between attention and MLP of one encoder layer; L shrinks as tokens merge.
 
@@ -186,6 +238,9 @@ class TokenStates:
         grid: shape of a clip of the call; all have the same tokens per frame.
         patches: tokens of a frame before any merged.
         depth: encoder layers that run.
+
+    Raises:
+        MethodError: the shapes do not belong together.
     """
 
     features: Tensor
@@ -195,8 +250,13 @@ class TokenStates:
     patches: int
     depth: int
 
+    def __post_init__(self) -> None:
+        _check_shape("features", self.features, None, None, None)
+        _check_shape("keys", self.keys, *self.features.shape[:2], None)
+        _check_shape("sizes", self.sizes, *self.features.shape[:2])
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class VisualTokens:
     """The visual tokens of one clip after projection and pooling, as the language model would get them.
 
@@ -209,6 +269,10 @@ class VisualTokens:
         keys: [N, P, E] keys of the attention layer, mean over its heads, resized like ``attention``, float32, or
             ``None``.
         descriptions: [N, E] output of the attention-pooling head for each frame, model dtype, or ``None``.
+        fingerprint: a number that tells this clip from others (`earlytom.ops.fingerprint`), or ``None``.
+
+    Raises:
+        MethodError: the shapes do not belong together.
     """
 
     features: Tensor
@@ -218,9 +282,18 @@ class VisualTokens:
     frame_similarity: Tensor | None = None
     keys: Tensor | None = None
     descriptions: Tensor | None = None
+    fingerprint: int | None = None
+
+    def __post_init__(self) -> None:
+        frames = self.origin.outputs
+        _check_shape("features", self.features, frames, self.grid.tokens_per_frame, None)
+        _check_shape("attention", self.attention, *self.features.shape[:2])
+        _check_shape("keys", self.keys, *self.features.shape[:2], None)
+        _check_shape("frame_similarity", self.frame_similarity, frames, frames)
+        _check_shape("descriptions", self.descriptions, frames, None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class KeptTokens:
     """The tokens of one clip that go into the language model.
 
@@ -228,13 +301,20 @@ class KeptTokens:
         features: [K, C] features, model dtype; ``EncoderShape.feature_sets`` times as wide where there are several.
         places: [K] int64, the token of the uncompressed clip (in temporal and raster order) whose place each takes; of
             merged frames the earliest. On the device of ``features`` or on the host.
+
+    Raises:
+        MethodError: the shapes do not belong together.
     """
 
     features: Tensor
     places: Tensor
 
+    def __post_init__(self) -> None:
+        _check_shape("features", self.features, None, None)
+        _check_shape("places", self.places, self.features.shape[0])
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LanguageStates:
     """The visual tokens of one sample at a boundary inside the language model.
 
@@ -244,12 +324,19 @@ class LanguageStates:
             heads, float32.
         entered: visual tokens of the sample that entered the language model.
         depth: layers of the language model.
+
+    Raises:
+        MethodError: the shapes do not belong together.
     """
 
     features: Tensor
     attention: Tensor
     entered: int
     depth: int
+
+    def __post_init__(self) -> None:
+        _check_shape("features", self.features, None, None)
+        _check_shape("attention", self.attention, self.features.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +347,7 @@ class Decision:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PrefillInputs:
     """What stock ``generate()`` receives instead of the processor's output.
 
@@ -276,6 +363,9 @@ class PrefillInputs:
             it; ``None`` otherwise.
         language_arguments: what the language model gets besides while it prefills, by name: each a function of the
             number of beams, which stand behind one another in the place of every sample.
+        prompt_positions: [B, S'] int64 on the host, the position in the original prompt of what stands at each place of
+            the shortened one, -1 where it is only padded; ``None`` where a family does not say, whose prompts then
+            cannot go on behind a cache.
     """
 
     arguments: dict[str, Any]
@@ -283,3 +373,4 @@ class PrefillInputs:
     dropped: tuple[int, ...]
     next_position: Tensor | None = None
     language_arguments: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
+    prompt_positions: Tensor | None = None

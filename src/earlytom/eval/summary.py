@@ -26,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 _DIGITS = 6
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Sheet:
     """The Q questions about C clips that every variant was asked, in K skills.
 

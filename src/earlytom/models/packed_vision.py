@@ -25,7 +25,7 @@ _CHUNK_VALUES = 1 << 24
 __all__ = ["FrameLayout", "mean_of_patches", "run_block"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FrameLayout:
     """The sequence of one frame.
 
@@ -60,7 +60,7 @@ class FrameLayout:
         if self.order is None:
             return patches
         units = patches.view(-1, self.patches // self.unit, self.unit, patches.shape[-1])
-        return units[:, self.order].view(patches.shape)
+        return units[:, self.order.to(patches.device)].view(patches.shape)
 
     def to_raster(self, tokens: Tensor) -> Tensor:
         """Bring [F, P, ...] merge units from the order of the sequence into raster order."""

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class HostPrompt:
     """A prompt on the host, copied once before the encoder starts: later copies would wait for it.
 
@@ -41,7 +41,7 @@ class HostPrompt:
         return bool((self.mask[:, -1] == 0).any())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ShortPrompt:
     """Where each position of the shortened batch comes from.
 
@@ -56,6 +56,11 @@ class ShortPrompt:
     filler: Tensor
     visual_positions: tuple[tuple[int, ...], ...]
     dropped: tuple[int, ...]
+
+    @property
+    def prompt_positions(self) -> Tensor:
+        """[B, S'] int64: ``index``, but -1 in the padding; see `PrefillInputs`."""
+        return self.index.masked_fill(self.filler, -1)
 
     def take(self, values: Tensor, filler: int) -> Tensor:
         """Gather [B, S] ``values`` to [B, S'], with ``filler`` in the padding."""
@@ -142,7 +147,12 @@ def prefill_inputs(
     arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
     if inputs.get("position_ids") is not None:
         arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
-    return PrefillInputs(arguments=arguments, visual_positions=short.visual_positions, dropped=short.dropped)
+    return PrefillInputs(
+        arguments=arguments,
+        visual_positions=short.visual_positions,
+        dropped=short.dropped,
+        prompt_positions=short.prompt_positions,
+    )
 
 
 def by_frame(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:

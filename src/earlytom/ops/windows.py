@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Blocks:
     """What becomes of the tokens of each block; a block belongs to a window or to a frame.
 

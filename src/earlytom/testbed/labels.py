@@ -21,7 +21,7 @@ _MOVED_UNITS = 4.0
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchLabels:
     """Labels of N frames for the encoder; class 0 is the background, -100 marks ambiguous patches.
 
@@ -38,7 +38,7 @@ class PatchLabels:
     count: IntArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenLabels:
     """Labels of the T grids of a clip for the language model; -100 where there is nothing to learn.
 

@@ -20,7 +20,7 @@ _ASKED_MORE = {"colour": 1, "shape": 1, "count": 1, "order": 5}
 _LETTERS_SHARE = 0.65
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedBatch:
     """B clips with their questions; P prefix tokens, L tokens in all.
 
@@ -58,7 +58,7 @@ class PackedBatch:
     meant: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReadingBatch:
     """Questions without a video.
 
@@ -75,7 +75,7 @@ class ReadingBatch:
     meant: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """One question as tokens: the last ``answer_length`` are its answer.
 

@@ -12,7 +12,7 @@ from earlytom.testbed.scenes import generate_clip
 LANGUAGE_SEED = 100_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedClip:
     """One clip: ``features`` float16 [G, 144, 128] of its grids from the encoder, and the truth of its 16 frames."""
 
@@ -20,7 +20,7 @@ class EncodedClip:
     truth: Truth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """Some grids of a clip: ``features`` float16 [G, 144, 128], and the truth of their frames."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from earlytom.methods.earlytom import EarlyTom
 from earlytom.ops import frame_similarity
-from earlytom.runtime.compress import compress
+from earlytom.runtime import compress
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.testbed.checkpoint import CHECKPOINT_FOLDER, FRAME_LIMIT, load_checkpoint, question_prompt
 from earlytom.testbed.scenes import generate_clip
@@ -38,7 +38,7 @@ _QUESTION = "How many objects are there?"
 _SINK_RATIO = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """Sixteen frames.
 

@@ -152,7 +152,7 @@ class Clip:
     flicker: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Truth:
     """What every drawn frame shows; T frames, O objects.
 

@@ -60,7 +60,7 @@ class Clock:
     duration: float | None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Picker:
     """Collects converted frames into one array and counts what was decoded."""
 
