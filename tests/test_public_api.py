@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -75,3 +77,16 @@ def test_errors_are_also_what_callers_expect() -> None:
     assert issubclass(earlytom.ModelError, TypeError)
     assert issubclass(earlytom.CompressionError, RuntimeError)
     assert issubclass(earlytom.VideoError, ValueError)
+
+
+def test_every_module_is_reached_by_its_own_name() -> None:
+    """``import earlytom.a.b as m`` gives the module: no name in a package hides a module of that name."""
+    import types
+
+    hidden = []
+    for module in pkgutil.walk_packages(earlytom.__path__, "earlytom."):
+        importlib.import_module(module.name)
+        parent, _, name = module.name.rpartition(".")
+        if not isinstance(getattr(importlib.import_module(parent), name), types.ModuleType):
+            hidden.append(module.name)
+    assert hidden == []

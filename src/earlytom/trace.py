@@ -39,7 +39,8 @@ class TokenMergeRecord:
     tokens_after: int
 
 
-@dataclass(kw_only=True)
+# eq=False, here as everywhere: a generated __eq__ would ask tensors for one truth value.
+@dataclass(kw_only=True, eq=False)
 class VideoTrace:
     """What happened to one clip.
 
@@ -99,10 +100,19 @@ class LanguageReduction:
 
 
 class Stopwatch:
-    """Times of stages on one device. CUDA events are recorded always and read only when asked for."""
+    """Times of stages.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    On one CUDA device events are recorded always and read only when asked for. Events of several devices cannot be
+    compared: there every border of a stage waits until all of them are done, and the host's clock is read. So it is on
+    a CPU, without waiting.
+
+    Args:
+        devices: on which the model computes.
+    """
+
+    def __init__(self, *devices: torch.device) -> None:
+        self._cuda = tuple(dict.fromkeys(device for device in devices if device.type == "cuda"))
+        self._events = len(self._cuda) == 1
         self._open: dict[str, Any] = {}
         self._spans: list[tuple[str, Any, Any]] = []
 
@@ -129,23 +139,30 @@ class Stopwatch:
         return any(span[0] == name for span in self._spans)
 
     def _now(self) -> Any:
-        if self._device.type != "cuda":
+        if not self._events:
+            self._wait()
             return time.perf_counter()
         import torch
 
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(torch.cuda.current_stream(self._cuda[0]))
         return event
+
+    def _wait(self) -> None:
+        """Until all devices have done what was queued."""
+        if not self._cuda:
+            return
+        import torch
+
+        for device in self._cuda:
+            torch.cuda.synchronize(device)
 
     def milliseconds(self) -> dict[str, float]:
         """Milliseconds of each stage, summed over its spans; waits for the device on CUDA."""
-        if self._device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self._device)
+        self._wait()
         totals: dict[str, float] = {}
         for name, start, end in self._spans:
-            spent = start.elapsed_time(end) if self._device.type == "cuda" else (end - start) * 1000
+            spent = start.elapsed_time(end) if self._events else (end - start) * 1000
             totals[name] = totals.get(name, 0.0) + spent
         return totals
 

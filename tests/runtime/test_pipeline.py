@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 import earlytom
+
+QUESTION = "What colour is the circle?"
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,38 @@ def test_the_trace_knows_decoding_and_preprocessing(qa, frames) -> None:
 def test_placeholders_in_a_question_are_refused(qa, frames) -> None:
     with pytest.raises(earlytom.CompressionError, match="placeholder '<video>'"):
         qa.ask(frames, "what is in <video> ?")
+
+
+def test_a_stream_can_be_cancelled_from_outside(qa, frames) -> None:
+    cancelled, pieces = threading.Event(), []
+    options = {"max_new_tokens": 200, "min_new_tokens": 200}
+    for piece in qa.stream(frames, QUESTION, cancelled=cancelled, **options):
+        pieces.append(piece)
+        cancelled.set()
+    whole = qa.ask(frames, QUESTION, **options)
+    assert pieces
+    assert len("".join(pieces)) < len(whole.text)
+
+
+def test_a_stream_hands_its_pieces_to_a_callback_too(qa, frames) -> None:
+    heard: list[str] = []
+    assert list(qa.stream(frames, QUESTION, on_text=heard.append)) == heard != []
+
+
+def test_many_answers_can_be_cancelled_but_not_streamed(qa, frames) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    answers = qa.ask_all(frames, [QUESTION, "What shape is red?"], cancelled=cancelled, max_new_tokens=20)
+    assert [answer.new_tokens for answer in answers] == [1, 1]
+    with pytest.raises(earlytom.CompressionError, match="ask one question to stream"):
+        qa.ask_all(frames, [QUESTION], on_text=print)
+
+
+@pytest.mark.parametrize("option", ["onn_text", "temperatur"])
+def test_an_option_that_nobody_knows_is_named(qa, frames, option) -> None:
+    for call in (
+        lambda: qa.ask(frames, QUESTION, **{option: 1}),
+        lambda: list(qa.stream(frames, QUESTION, **{option: 1})),
+    ):
+        with pytest.raises(ValueError, match=option):
+            call()

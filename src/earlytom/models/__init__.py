@@ -10,11 +10,12 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from earlytom.errors import ModelError
+from earlytom.models.wrapping import is_compiled, unwrap
 
 if TYPE_CHECKING:
     from earlytom.models.base import ModelAdapter
 
-__all__ = ["FAMILIES", "Family", "family_names", "find_adapter", "load_adapter"]
+__all__ = ["FAMILIES", "Family", "family_names", "find_adapter", "load_adapter", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,18 @@ def load_adapter(model_type: str) -> ModelAdapter:
     )
 
 
+def open_model(model: Any) -> tuple[ModelAdapter, Any]:
+    """The adapter for a model, and the stock model itself, which may be inside a wrapper such as PEFT's.
+
+    Raises:
+        ModelError: see `find_adapter`; or a wrapper that cannot be looked through.
+    """
+    stock = unwrap(model, {name for family in FAMILIES.values() for name in family.classes})
+    return find_adapter(stock), stock
+
+
 def find_adapter(model: Any) -> ModelAdapter:
-    """The adapter for a model, checked against this very model.
+    """The adapter for a stock model, checked against this very model.
 
     Raises:
         ModelError: not a supported model, or a state of it that cannot be compressed; says what is supported.
@@ -77,10 +88,11 @@ def find_adapter(model: Any) -> ModelAdapter:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if not isinstance(model_type, str):
         raise ModelError(
-            f"expected a transformers model, got {type(model).__name__}; supported are: {_families_in_words()}"
+            f"expected a transformers model, got {type(model).__name__}; supported are: {_families_in_words()}. Of a "
+            "wrapper pass the model that it is around: PEFT's model.get_base_model(), others' .module or .model"
         )
     adapter = load_adapter(model_type)
-    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+    if is_compiled(model):
         raise ModelError(
             "a torch.compile'd model cannot be compressed: its compiled graph would bypass compression; "
             "pass the model as it was before torch.compile"
@@ -88,8 +100,8 @@ def find_adapter(model: Any) -> ModelAdapter:
     classes = FAMILIES[model_type].classes if model_type in FAMILIES else ()
     if classes and not any(base.__name__ in classes for base in type(model).__mro__):
         raise ModelError(
-            f"expected a {' or '.join(classes)}, got {type(model).__name__}; "
-            "pass the model itself, not a part of it or a wrapper around it"
+            f"expected a {' or '.join(classes)}, got {type(model).__name__}; pass the model itself, not a part of it "
+            "(what a wrapper is around: PEFT's model.get_base_model(), others' .module or .model)"
         )
     adapter.check(model)
     return adapter

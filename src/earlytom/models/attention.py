@@ -28,6 +28,9 @@ def captured_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
 
     For queries and keys that a layer computes anyway: taking them from its own run costs nothing, and other people's
     hooks fire once.
+
+    Raises:
+        ModelError: a module was run without its hooks, as a compiled graph does.
     """
     outputs: dict[int, Tensor] = {}
     collected: list[Tensor] = []
@@ -43,6 +46,11 @@ def captured_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
     ]
     try:
         yield collected
+        if len(outputs) < len(modules):
+            raise ModelError(
+                "a projection of the vision encoder did not show its output: inside a torch.compile'd call hooks do "
+                "not fire, so that nothing can be compressed; call the model as it was before torch.compile"
+            )
         collected.extend(outputs[number] for number in range(len(modules)))
     finally:
         for handle in handles:

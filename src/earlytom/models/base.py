@@ -21,6 +21,9 @@ class FrameVisitor(Protocol):
     def plan(self) -> EncoderPlan:
         """Which layers to report."""
 
+    def receive_pixels(self, pixels: Tensor) -> None:
+        """Take the [F, ...] pixels of all frames, before the first layer; only where ``plan.fingerprint`` asks."""
+
     def receive_attention(self, compute: Callable[[], Tensor]) -> None:
         """Take the [F, L] attention received in ``plan.attention_layer``, for the frames that entered it."""
 

@@ -177,7 +177,10 @@ class InternVLAdapter(StockLanguageModel):
         """
         inner, layers = cast(Any, model).model, self._depth(model)
         # All frames have one size here, so that ``clips`` are all the clips there are.
-        hidden = inner.vision_tower.embeddings(self._frames(model, inputs, grids).to(inner.dtype))
+        pixels = self._frames(model, inputs, grids)
+        if visitor.plan.fingerprint:
+            visitor.receive_pixels(pixels)
+        hidden = inner.vision_tower.embeddings(pixels.to(inner.dtype))
         for index, layer in enumerate(inner.vision_tower.encoder.layer[:layers]):
             if index == visitor.plan.attention_layer:
                 attention = layer.attention
@@ -262,9 +265,6 @@ def _check_call(inputs: Mapping[str, Any], pixels: Any, size: tuple[int, ...]) -
     for name in _OVERRIDES:
         if inputs.get(name) is not None:
             raise CompressionError(f"{name} cannot be overridden per call while compressing; set it in model.config")
-    cache = inputs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise CompressionError("a video cannot be added to a cache that already holds tokens while compressing")
     shape = tuple(getattr(pixels, "shape", ()))
     if len(shape) != 4 or 0 in shape or shape[-2:] != size:
         raise CompressionError(f"pixel_values must be [pictures, channels, {size[0]}, {size[1]}], got {shape}")

@@ -113,7 +113,10 @@ class LlavaOnevisionAdapter(StockLanguageModel):
         check_token_merging(visitor.plan, inner.vision_tower.config._attn_implementation)
         if visitor.plan.pooling_head:
             find_pooling_head(inner.vision_tower)  # refused before the layers have run
-        hidden = inner.vision_tower.embeddings(inputs["pixel_values_videos"].flatten(0, 1))
+        pixels = inputs["pixel_values_videos"].flatten(0, 1)
+        if visitor.plan.fingerprint:
+            visitor.receive_pixels(pixels)
+        hidden = inner.vision_tower.embeddings(pixels)
         for index, layer in enumerate(inner.vision_tower.encoder.layers[: max(wanted)]):
             if index in wanted:
                 collected[index] = hidden
@@ -137,7 +140,9 @@ class LlavaOnevisionAdapter(StockLanguageModel):
         if visitor.plan.pooling_head:
             visitor.receive_pooling(partial(head_attention, inner.vision_tower, hidden))
         collected[max(wanted)] = hidden
-        return hidden if len(wanted) == 1 else torch.cat([collected[index] for index in wanted], dim=-1)
+        return (
+            hidden if len(wanted) == 1 else torch.cat([collected[index].to(hidden.device) for index in wanted], dim=-1)
+        )
 
     def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
         inner = cast(Any, model).model
@@ -193,9 +198,6 @@ class LlavaOnevisionAdapter(StockLanguageModel):
                 raise CompressionError(
                     f"{name} cannot be overridden per call while compressing; set it in model.config"
                 )
-        cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            raise CompressionError("a video cannot be added to a cache that already holds tokens while compressing")
         shape = tuple(getattr(pixels, "shape", ()))
         if len(shape) != 5 or 0 in shape:
             raise CompressionError(

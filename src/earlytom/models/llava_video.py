@@ -39,8 +39,8 @@ class LlavaVideoAdapter(LlavaOnevisionAdapter):
     def check(self, model: nn.Module) -> None:
         if not isinstance(model, LlavaVideoForConditionalGeneration):
             raise ModelError(
-                f"expected a {LlavaVideoForConditionalGeneration.__name__}, got {type(model).__name__}; "
-                "pass the model itself, not a part of it or a wrapper around it"
+                f"expected a {LlavaVideoForConditionalGeneration.__name__}, got {type(model).__name__}; pass the model "
+                "itself, not a part of it (what a wrapper is around: PEFT's model.get_base_model(), others' .module)"
             )
         super().check(model)
         layer = cast(Any, model).config.vision_feature_layer

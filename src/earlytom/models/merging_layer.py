@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from earlytom.errors import ModelError
@@ -49,7 +50,9 @@ def run_merging_layer(
         The hidden states after the block, and the others.
     """
     plan, attention = visitor.plan, layer.self_attn
+    hidden = _on_device_of(layer, hidden)
     sizes = visitor.token_sizes if plan.proportional_attention else None
+    sizes = None if sizes is None else sizes.to(hidden.device)
     bias = None if sizes is None else sizes.log()[:, None, None].to(hidden.dtype)
     with captured_outputs(attention.q_proj, attention.k_proj) as captured:
         attended, _ = attention(layer.layer_norm1(hidden), attention_mask=bias)
@@ -63,5 +66,13 @@ def run_merging_layer(
             visitor.receive_keys(keys)
     carried = list(others)
     if index in plan.token_layers:
-        hidden, carried = visitor.merge_tokens(index, hidden, keys(), carried)
+        with torch.no_grad():
+            metric = keys()
+        hidden, carried = visitor.merge_tokens(index, hidden, metric, carried)
     return hidden + layer.mlp(layer.layer_norm2(hidden)), carried
+
+
+def _on_device_of(layer: Any, hidden: Tensor) -> Tensor:
+    """Where layers lie on several devices, stock moves what enters a whole one; here its parts are run."""
+    device = next(layer.parameters()).device
+    return hidden if device.type == "meta" else hidden.to(device)

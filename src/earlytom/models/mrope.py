@@ -60,9 +60,6 @@ def packed_prompt(model: Any, inputs: Mapping[str, Any]) -> HostPrompt | None:
     for name in ("inputs_embeds", "mm_encoder_outputs", "labels"):
         if inputs.get(name) is not None:
             raise CompressionError(f"{name} cannot be given together with a video that is to be compressed")
-    cache = inputs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise CompressionError("a video cannot be added to a cache that already holds tokens while compressing")
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape != ids.shape:
         raise CompressionError(
@@ -152,6 +149,7 @@ def assemble_prompt(
         visual_positions=short.visual_positions,
         dropped=short.dropped,
         next_position=(highest[:, None] + 1).to(device, non_blocking=True),
+        prompt_positions=short.prompt_positions,
     )
 
 

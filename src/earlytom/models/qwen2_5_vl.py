@@ -64,8 +64,11 @@ class Qwen25VLAdapter(StockLanguageModel):
         visitor: FrameVisitor,
     ) -> Tensor:
         visual = cast(Any, model).model.visual
-        hidden = visual.patch_embed(clip_patches(model, inputs, grids, clips).type(visual.dtype))
+        patches = clip_patches(model, inputs, grids, clips)
+        hidden = visual.patch_embed(patches.type(visual.dtype))
         layout = self._layout(visual, grids[clips[0]], hidden)
+        if visitor.plan.fingerprint:
+            visitor.receive_pixels(patches.unflatten(0, (-1, layout.patches)))
         whole = self.encoder(model).global_layers or ()
         hidden = layout.to_sequence(hidden)
         for index, block in enumerate(visual.blocks):
@@ -115,15 +118,15 @@ class Qwen25VLAdapter(StockLanguageModel):
             patch_size=config.patch_size,
         )
         positions = get_vision_position_ids(shape, config.spatial_merge_size).to(like.device, non_blocking=True)
-        order = order.to(like.device, non_blocking=True)
         unit = config.spatial_merge_size**2
         cos, sin = (
-            part.unflatten(0, (-1, unit))[order].flatten(0, 1) for part in visual.rotary_pos_emb(like, positions)
+            part.unflatten(0, (-1, unit))[order.to(part.device, non_blocking=True)].flatten(0, 1)
+            for part in visual.rotary_pos_emb(like, positions)
         )
         return FrameLayout(
             patches=grid.tokens_per_frame * unit,
             unit=unit,
-            order=order,
+            order=order.to(like.device, non_blocking=True),
             windows=tuple(ends.diff().tolist()),
             cosines=cos,
             sines=sin,

@@ -66,8 +66,11 @@ class Qwen3VLAdapter(StockLanguageModel):
         visitor: FrameVisitor,
     ) -> Tensor:
         visual, aside = cast(Any, model).model.visual, _deepstack_layers(model)
-        hidden = visual.patch_embed(clip_patches(model, inputs, grids, clips).type(visual.dtype))
+        patches = clip_patches(model, inputs, grids, clips)
+        hidden = visual.patch_embed(patches.type(visual.dtype))
         layout = _layout(visual, grids[clips[0]], hidden)
+        if visitor.plan.fingerprint:
+            visitor.receive_pixels(patches.unflatten(0, (-1, layout.patches)))
         learned = _learned_positions(visual, grids[clips[0]], hidden.device)
         hidden = (hidden.unflatten(0, (-1, layout.patches)) + learned.to(hidden.dtype)).flatten(0, 1)
         earlier: list[Tensor] = []

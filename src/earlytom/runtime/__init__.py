@@ -1,5 +1,6 @@
 """Joins a method with a model family for one call."""
 
-from earlytom.runtime.compress import compress, prepare
+from earlytom.runtime.compression import Compression, compress
+from earlytom.runtime.preparing import prepare
 
-__all__ = ["compress", "prepare"]
+__all__ = ["Compression", "compress", "prepare"]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError
-from earlytom.ops import frame_floor, frame_similarity
+from earlytom.ops import fingerprint, frame_floor, frame_similarity
 from earlytom.reduction import Reduction
+from earlytom.runtime.decisions import checked
 from earlytom.runtime.tokens import TokenMerging
 from earlytom.trace import MergeRecord, Stopwatch, VideoTrace
 from earlytom.types import EncoderPlan, FrameGrid, FrameStates, KeptTokens, VisualTokens
@@ -54,6 +55,7 @@ class _Clip:
     trace: VideoTrace
     floor: int
     similarity: _Download | None = None
+    fingerprint: _Download | None = None
 
     @property
     def frames(self) -> int:
@@ -85,16 +87,23 @@ class _MergingVisitor:
     def plan(self) -> EncoderPlan:
         return self._plan
 
+    # Scoring and deciding never record gradients: maps that a backward pass would need are the largest tensors there
+    # are. Applying a decision does.
+
+    def receive_pixels(self, pixels: Tensor) -> None:
+        for clip, frames in zip(self._clips, self._split(pixels), strict=True):
+            clip.fingerprint = _Download(fingerprint(frames.detach()))
+
     def receive_attention(self, compute: Callable[[], Tensor]) -> None:
-        with self._stopwatch.stage("attention"):
+        with self._stopwatch.stage("attention"), torch.no_grad():
             self.attention = compute() if self._tokens is None else self._tokens.unmerge_shares(compute())
 
     def receive_keys(self, compute: Callable[[], Tensor]) -> None:
-        with self._stopwatch.stage("attention"):
+        with self._stopwatch.stage("attention"), torch.no_grad():
             self.keys = compute() if self._tokens is None else self._tokens.unmerge(compute())
 
     def receive_pooling(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        with self._stopwatch.stage("attention"):
+        with self._stopwatch.stage("attention"), torch.no_grad():
             self.attention, self.descriptions = compute()
 
     @property
@@ -124,7 +133,8 @@ class _MergingVisitor:
                         clip.trace.origin = clip.trace.origin.then(reduction)
             if self._plan.frame_similarity and layer == self._last_layer:
                 for clip, features in zip(self._clips, self._split(hidden), strict=True):
-                    clip.similarity = _Download(frame_similarity(features))
+                    with torch.no_grad():
+                        clip.similarity = _Download(frame_similarity(features))
         return hidden, carried
 
     @property
@@ -135,6 +145,7 @@ class _MergingVisitor:
     def _split(self, rows: Tensor) -> Sequence[Tensor]:
         return rows.split([clip.frames for clip in self._clips])
 
+    @torch.no_grad()
     def _decide(self, hidden: Tensor, layer: int) -> list[Reduction]:
         """The reduction of each clip; the identity where it is left alone."""
         attention = self.attention
@@ -145,7 +156,8 @@ class _MergingVisitor:
             if not clip.trace.stepped_aside:
                 states = FrameStates(features=features, attention=received, origin=clip.trace.origin)
                 decision = self._method.merge_frames(states, layer, clip.floor)
-                reduction = decision.reduction or reduction
+                if decision.reduction is not None:
+                    reduction = checked(self._method, decision.reduction, clip.frames)
                 clip.trace.merges.append(
                     MergeRecord(
                         layer=layer,
@@ -219,8 +231,10 @@ class _Encoding:
                 return _unpooled(adapter, model, hidden, tokens, clips)
         with self.stopwatch.stage("projection"):
             features = adapter.project(model, hidden, grid)
-            attention = None if visitor.attention is None else adapter.pool_attention(model, visitor.attention, grid)
-            keys = None if visitor.keys is None else _pool_keys(adapter, model, visitor.keys, grid)
+            with torch.no_grad():
+                scores = visitor.attention
+                attention = None if scores is None else adapter.pool_attention(model, scores, grid)
+                keys = None if visitor.keys is None else _pool_keys(adapter, model, visitor.keys, grid)
         frames = [clip.frames for clip in clips]
         with self.stopwatch.stage("selection"):
             parts = (_by_clip(rows, frames) for rows in (attention, keys, visitor.descriptions))
@@ -295,22 +309,25 @@ def _select(
     trace.attention = attention
     if trace.stepped_aside:
         return flat
+    # Of a model spread over several devices, projector and encoder may lie on two.
     tokens = VisualTokens(
-        features=features[..., :width],
-        attention=attention,
+        features=features[..., :width].detach(),
+        attention=None if attention is None else attention.to(features.device),
         grid=trace.grid,
         origin=trace.origin,
         frame_similarity=None if clip.similarity is None else clip.similarity.read(),
-        keys=keys,
-        descriptions=descriptions,
+        keys=None if keys is None else keys.to(features.device),
+        descriptions=None if descriptions is None else descriptions.to(features.device),
+        fingerprint=None if clip.fingerprint is None else int(clip.fingerprint.read()),
     )
-    decision = method.select_tokens(tokens, trace.budget)
+    with torch.no_grad():
+        decision = method.select_tokens(tokens, trace.budget)
     trace.selection, trace.details = decision.reduction, decision.details
     if method.exact_budget and trace.tokens != trace.budget:
         raise CompressionError(
             f"method {method.name!r} kept {trace.tokens} visual tokens where it had promised {trace.budget}"
         )
-    return flat if decision.reduction is None else decision.reduction.apply(flat)
+    return flat if decision.reduction is None else checked(method, decision.reduction, flat.shape[0]).apply(flat)
 
 
 def _apply(reductions: Sequence[Reduction], rows: Tensor) -> Tensor:

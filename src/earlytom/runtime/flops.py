@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.models.prompt import HostPrompt
 from earlytom.types import EncoderPlan
 
@@ -82,7 +82,8 @@ def count_flops(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    adapter, ids = find_adapter(model), inputs["input_ids"]
+    adapter, model = open_model(model)
+    ids = inputs["input_ids"]
     (grid,) = adapter.grids(model, inputs, HostPrompt(ids=ids, mask=torch.ones_like(ids)))
     if grid.frames != 1:
         raise CompressionError(f"operations are counted on a clip of one frame, got {grid.frames}")

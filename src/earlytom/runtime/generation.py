@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from earlytom.errors import CompressionError
 
-__all__ = ["check_generation", "named_arguments", "with_mask", "with_new_token_limits"]
+__all__ = ["check_generation", "named_arguments", "warn_about_cache", "with_mask", "with_new_token_limits"]
 
 # Generation features that re-run or re-slice the prompt by its ids, which no longer line up with what was prefilled.
 _REFUSED = {
@@ -61,6 +62,17 @@ def check_generation(arguments: Mapping[str, Any], defaults: Any, *, reduces_in_
         raise CompressionError("continuous batching (cache_implementation='paged') is not supported while compressing")
     if reduces_in_llm and _effective("guidance_scale", arguments, defaults) not in (None, 1, 1.0):
         raise CompressionError("guidance_scale runs the model twice a step, which inner-LLM merging does not support")
+
+
+def warn_about_cache(arguments: Mapping[str, Any], defaults: Any) -> None:
+    """Say so where ``use_cache=False`` is asked for: stock ``generate`` caches whatever starts from embeddings."""
+    if _effective("use_cache", arguments, defaults) is False:
+        warnings.warn(
+            "use_cache=False has no effect while a video is compressed: transformers' generate() always caches a "
+            "prompt that starts from embeddings, as a compressed one does. The answer is the same",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def with_mask(arguments: Mapping[str, Any], defaults: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stage III: reducing visual tokens inside the language model, by hooks that live for one call only.
+"""Stage III: reducing visual tokens inside the language model, during one call.
 
 Before the chosen layer the visual hidden states of each sample are reduced; from there on every layer gets the shorter
 sequence: hidden states, rotary embeddings and masks are cut to it, at prefill and in every decoding step (where only
@@ -9,9 +9,7 @@ shorter.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError, ModelError
 from earlytom.ops import last_query_attention
 from earlytom.reduction import Reduction
+from earlytom.runtime.decisions import checked
 from earlytom.trace import LanguageReduction
 from earlytom.types import LanguageStates
 
@@ -31,59 +30,14 @@ if TYPE_CHECKING:
     from earlytom.trace import CallTrace
     from earlytom.types import LanguagePlan
 
-__all__ = ["reducing"]
-
-
-@contextmanager
-def reducing(
-    adapter: ModelAdapter,
-    model: nn.Module,
-    method: Method,
-    plan: LanguagePlan,
-    visual_positions: Sequence[Sequence[int]],
-    trace: CallTrace,
-) -> Iterator[None]:
-    """Install the method's own stage for one call of ``generate`` or ``forward``.
-
-    Args:
-        adapter: the model's family.
-        model: the model.
-        method: the method.
-        plan: what it wants from this language model.
-        visual_positions: for each sample the positions of its visual tokens in the prompt that will be prefilled.
-        trace: of the call.
-
-    Raises:
-        CompressionError: the call ended without the stage having run, or uses what it cannot work with.
-    """
-    layers = adapter.decoder_layers(model)
-    trace.decoder_layers, trace.visual_tokens = len(layers), tuple(map(len, visual_positions))
-    if not plan.reduce_before or not any(visual_positions):
-        yield
-        return
-    session = _Session(adapter, model, method, plan, visual_positions, trace)
-    handles = [
-        layer.register_forward_pre_hook(partial(session.before_layer, index), with_kwargs=True)
-        for index, layer in enumerate(layers)
-        if index >= plan.reduce_before[0] - 1
-    ]
-    try:
-        yield
-        if len(trace.language) != len(plan.reduce_before):
-            raise CompressionError(
-                f"method {method.name!r} promised to reduce tokens inside the language model before layer(s) "
-                f"{plan.reduce_before}, but that did not happen"
-            )
-    finally:
-        for handle in handles:
-            handle.remove()
+__all__ = ["InnerStage"]
 
 
 _Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Positions, and a tensor whose dtype and device to take, to cosines and sines."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Kept:
     """What is left of the prefilled sequence: [B, S'] indices into it, and which of them only pad."""
 
@@ -94,8 +48,17 @@ class _Kept:
         return _Kept(self.index.to(device), None if self.filler is None else self.filler.to(device))
 
 
-class _Session:
-    """State of one call: which positions of the prefilled sequence each layer still has."""
+class InnerStage:
+    """State of one call: which positions of the prefilled sequence each layer still has.
+
+    Args:
+        adapter: the model's family.
+        model: the model.
+        method: the method.
+        plan: what it wants from this language model, at least one boundary.
+        visual_positions: for each sample the positions of its visual tokens in the prompt that will be prefilled.
+        trace: of the call.
+    """
 
     def __init__(
         self,
@@ -106,8 +69,8 @@ class _Session:
         visual_positions: Sequence[Sequence[int]],
         trace: CallTrace,
     ) -> None:
-        self._adapter, self._method, self._thread = adapter, method, threading.get_ident()
-        self._reduce_before, self._trace = set(plan.reduce_before), trace
+        self._adapter, self._method = adapter, method
+        self._reduce_before, self._first, self._trace = set(plan.reduce_before), plan.reduce_before[0], trace
         self._attends_behind = plan.attention_of == "layer behind"
         self._rotary: _Rotary | None = partial(adapter.rotary_embedding, model) if plan.renumber else None
         self._visual = [torch.tensor(row, dtype=torch.int64) for row in visual_positions]
@@ -122,11 +85,19 @@ class _Session:
     def before_layer(
         self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Forward pre-hook of decoder layer ``index``: cut what it gets, and reduce where the method asks for it."""
-        if threading.get_ident() != self._thread:
+        """Decoder layer ``index`` is about to run: cut what it gets, and reduce where the method asks for it.
+
+        Returns:
+            The arguments that it is to get instead.
+
+        Raises:
+            CompressionError: the call uses what the stage cannot work with.
+            ModelError: the layer's weights are elsewhere.
+        """
+        if index < self._first - 1:
             return args, kwargs
         hidden, kwargs = self._on_device_of(layer, args[0], kwargs)
-        if index == min(self._reduce_before) - 1:
+        if index == self._first - 1:
             self._begin_step(hidden, kwargs)
         earlier = [boundary for boundary in self._kept if boundary <= index]
         if earlier:
@@ -140,7 +111,7 @@ class _Session:
         return (hidden, *args[1:]), kwargs
 
     def _on_device_of(self, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Bring everything to the layer's device: where layers lie on several, stock moves it behind this hook."""
+        """Bring everything to the layer's device: where layers lie on several, stock moves it behind this."""
         device = next(layer.parameters()).device
         if device.type == "meta":
             raise ModelError("tokens cannot be reduced inside a language model with offloaded layers; load it whole")
@@ -180,6 +151,7 @@ class _Session:
         self._visual = [row for row in self._visual for _ in range(self._repeats)]
         self._entered = [len(row) for row in self._visual]
 
+    @torch.no_grad()
     def _attend(self, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
         """Attention of the last prompt token of each sample on its visual tokens, from this layer's own projections."""
         cos, sin = kwargs["position_embeddings"]
@@ -194,9 +166,9 @@ class _Session:
     def _states(self, features: Tensor, attention: Tensor, entered: int) -> LanguageStates:
         return LanguageStates(features=features, attention=attention, entered=entered, depth=self._trace.decoder_layers)
 
-    def _reduce(
-        self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, dict[str, Any]]:
+    @torch.no_grad()
+    def _decide(self, index: int, hidden: Tensor) -> list[Reduction | None]:
+        """What the method makes of each sample's visual tokens before layer ``index``."""
         reductions = [
             self._method.reduce_in_llm(self._states(row[positions], attention, entered), index)
             if positions.numel()
@@ -205,6 +177,15 @@ class _Session:
                 hidden, self._visual, self._attention, self._entered, strict=True
             )
         ]
+        for reduction, positions in zip(reductions, self._visual, strict=True):
+            if reduction is not None:
+                checked(self._method, reduction, positions.numel())
+        return reductions
+
+    def _reduce(
+        self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        reductions = self._decide(index, hidden)
         before = self._counts()
         rows, kept = _shorten(hidden, self._visual, reductions)
         self._visual = _new_positions(self._visual, reductions, kept)

@@ -1,25 +1,24 @@
-"""What acts inside the language model during one call, and is taken out again behind it."""
+"""What acts inside the language model during one call."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from earlytom.errors import MethodError
-from earlytom.runtime.inner import reducing
+from earlytom.errors import CompressionError, MethodError
+from earlytom.runtime.inner import InnerStage
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.models.base import ModelAdapter
-    from earlytom.trace import CallTrace
+    from earlytom.runtime.router import ActiveCall
     from earlytom.types import LanguagePlan, PrefillInputs
 
-__all__ = ["language_model_stages", "plan_language_model"]
+__all__ = ["acting_inside", "plan_language_model"]
 
 
 def plan_language_model(adapter: ModelAdapter, model: nn.Module, method: Method) -> LanguagePlan:
@@ -37,44 +36,47 @@ def plan_language_model(adapter: ModelAdapter, model: nn.Module, method: Method)
 
 
 @contextmanager
-def language_model_stages(
-    adapter: ModelAdapter, model: nn.Module, method: Method, prepared: PrefillInputs, trace: CallTrace
+def acting_inside(
+    call: ActiveCall,
+    adapter: ModelAdapter,
+    model: nn.Module,
+    method: Method,
+    plan: LanguagePlan,
+    prepared: PrefillInputs,
 ) -> Iterator[None]:
-    """Install what acts inside the language model, for one call of ``generate`` or ``forward``.
+    """Let the method's stage act during a call, and hand over `PrefillInputs.language_arguments`.
 
-    That is the method's stage, and what the model wants to have there besides (`PrefillInputs.language_arguments`).
+    Args:
+        call: that is being served.
+        adapter: the model's family.
+        model: the model.
+        method: the method.
+        plan: what it wants from this language model.
+        prepared: the prompt that will be prefilled.
 
     Raises:
-        MethodError: the method does not fit the language model.
-        CompressionError: the call ended without the stage having run, or uses what it cannot work with.
+        CompressionError: the call ended without one of them having been asked, or uses what they cannot work with.
     """
-    plan = plan_language_model(adapter, model, method)
-    with (
-        _extra_arguments(cast(Any, model).model.language_model, prepared),
-        reducing(adapter, model, method, plan, prepared.visual_positions, trace),
-    ):
-        yield
-
-
-@contextmanager
-def _extra_arguments(language_model: nn.Module, prepared: PrefillInputs) -> Iterator[None]:
-    """Hand the language model further arguments when it is called first, which is the prefill."""
-    extra = prepared.language_arguments
-    if not extra:
-        yield
-        return
-    pending = [threading.get_ident()]
-    samples = prepared.arguments["inputs_embeds"].shape[0]
-
-    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if pending != [threading.get_ident()]:
-            return None
-        pending.clear()
-        repeats = kwargs["inputs_embeds"].shape[0] // samples
-        return args, kwargs | {name: make(repeats) for name, make in extra.items()}
-
-    handle = language_model.register_forward_pre_hook(add, with_kwargs=True)
+    visual = prepared.visual_positions
+    call.trace.decoder_layers, call.trace.visual_tokens = len(adapter.decoder_layers(model)), tuple(map(len, visual))
+    call.further, call.samples = dict(prepared.language_arguments), prepared.arguments["inputs_embeds"].shape[0]
+    if plan.reduce_before and any(visual):
+        call.stage = InnerStage(adapter, model, method, plan, visual, call.trace)
     try:
         yield
+        _check_done(call, method, plan)
     finally:
-        handle.remove()
+        call.stage, call.further = None, {}
+
+
+def _check_done(call: ActiveCall, method: Method, plan: LanguagePlan) -> None:
+    if call.further:
+        raise CompressionError(
+            f"the language model never took over {', '.join(call.further)}, so that its answer lacks visual features; "
+            "was it compiled, or replaced?"
+        )
+    if call.stage is not None and len(call.trace.language) != len(plan.reduce_before):
+        raise CompressionError(
+            f"method {method.name!r} promised to reduce tokens inside the language model before layer(s) "
+            f"{plan.reduce_before}, but that did not happen"
+        )

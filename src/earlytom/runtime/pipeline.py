@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -16,10 +15,12 @@ from torch import nn
 
 from earlytom.errors import CompressionError
 from earlytom.methods import make_method
-from earlytom.models import find_adapter
-from earlytom.runtime.compress import compress
+from earlytom.models import open_model
+from earlytom.runtime.compression import compress
+from earlytom.runtime.devices import input_device, synchronize
 from earlytom.runtime.loading import load_model
 from earlytom.runtime.prompts import share_clip
+from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
 from earlytom.video import Sampling, Video, read_video
 
 if TYPE_CHECKING:
@@ -75,21 +76,6 @@ def load(path: str | Path, **options: Any) -> VideoQA:
     return VideoQA.load(path, **options)
 
 
-class _Watch:
-    """A stopping criterion that notes when the first token reached the host, and stops when it is told to."""
-
-    def __init__(self, cancelled: threading.Event | None) -> None:
-        self.time: float | None = None
-        self._cancelled = cancelled
-
-    def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        if self.time is None:
-            ids[:, -1].cpu()  # waits for the token
-            self.time = time.perf_counter()
-        stop = self._cancelled is not None and self._cancelled.is_set()
-        return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)
-
-
 class VideoQA:
     """A model and its processor, ready to answer questions about videos. Threads may share it; they take turns.
 
@@ -102,7 +88,7 @@ class VideoQA:
     """
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        find_adapter(model)
+        open_model(model)
         self.model, self.processor = model, processor
         self._lock = threading.Lock()
 
@@ -149,10 +135,10 @@ class VideoQA:
             do_sample_frames=False,
             return_tensors="pt",
         )
-        first = next(self.model.parameters())
+        device, dtype = input_device(self.model), next(self.model.parameters()).dtype
         return {
             # Only pixels are in the model's dtype: seconds between frames would lose their digits.
-            key: value.to(first.device, first.dtype if key.startswith("pixel_values") else None)
+            key: value.to(device, dtype if key.startswith("pixel_values") else None)
             for key, value in inputs.items()
         }
 
@@ -183,7 +169,7 @@ class VideoQA:
         sampling: Sampling | None = None,
         decoder: Decoder = "pyav",
         on_text: Callable[[str], None] | None = None,
-        cancelled: threading.Event | None = None,
+        cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
         **generation: Any,
     ) -> Answer:
@@ -205,7 +191,7 @@ class VideoQA:
             MethodError: the method is unknown or does not fit the model.
             CompressionError: the question is empty, or compression could not run as promised.
         """
-        watch = _Watch(cancelled)
+        watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
         (answer,) = self._answer(video, [question], method, sampling, decoder, watch, options)
         return answer
@@ -218,6 +204,7 @@ class VideoQA:
         method: Method | str = "earlytom",
         sampling: Sampling | None = None,
         decoder: Decoder = "pyav",
+        cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
         **generation: Any,
     ) -> list[Answer]:
@@ -231,6 +218,7 @@ class VideoQA:
             method: a compression method, or its name and options as text; ``"none"`` for the plain model.
             sampling: which frames to look at; `default_frames` uniform ones if ``None``.
             decoder: ``"pyav"`` or ``"torchcodec"``.
+            cancelled: set it from another thread to stop all answers after the next token.
             max_new_tokens: most tokens to generate for each question.
             **generation: further options of ``generate``; greedy unless ``do_sample`` is set.
 
@@ -245,9 +233,11 @@ class VideoQA:
         """
         if isinstance(questions, str):
             raise CompressionError(f"questions must be a list of texts, got one text: {questions!r}")
+        if "on_text" in generation:
+            raise CompressionError("several answers grow side by side and have no one text: ask one question to stream")
         if not questions:
             return []
-        watch = _Watch(None)
+        watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, None)
         return self._answer(video, questions, method, sampling, decoder, watch, options)
 
@@ -258,7 +248,7 @@ class VideoQA:
         method: Method | str,
         sampling: Sampling | None,
         decoder: Decoder,
-        watch: _Watch,
+        watch: Watch,
         options: dict[str, Any],
     ) -> list[Answer]:
         """Answer one question, or several in a batch."""
@@ -273,12 +263,12 @@ class VideoQA:
         inputs = self.prepare_inputs(frames, questions[0])
         if len(questions) > 1:
             inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
-        self._synchronize()
+        synchronize(self.model)
         preprocessed = time.perf_counter()
         with self._lock, compress(self.model, method) as trace:
             ready = time.perf_counter()
             output = self.model.generate(**inputs, **options)  # type: ignore[operator]
-            self._synchronize()
+            synchronize(self.model)
             finished = time.perf_counter()
         for clip in trace.videos:
             clip.source = _describe_source(frames)
@@ -310,35 +300,34 @@ class VideoQA:
         rows = sequences[:: sequences.shape[0] // prompts, length:].tolist()
         return [row[: next((place for place, new in enumerate(row, 1) if new in ends), None)] for row in rows]
 
-    def stream(self, video: Source | Video, question: str, **options: Any) -> Iterator[str]:
+    def stream(
+        self,
+        video: Source | Video,
+        question: str,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        cancelled: Cancellation | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
         """Like `ask`, but yields the answer piece by piece; errors are raised in the caller's thread.
 
-        Closing the iterator early stops the generation after its next token.
+        Closing the iterator early stops the generation after its next token. So does ``cancelled``, behind which the
+        iterator ends with what there is. ``on_text`` gets the same pieces, in the thread that generates.
         """
-        pieces: Queue[str | None] = Queue()
-        failure: list[BaseException] = []
-        cancelled = threading.Event()
+        closed = threading.Event()
 
-        def run() -> None:
-            try:
-                self.ask(video, question, on_text=pieces.put, cancelled=cancelled, **options)
-            except BaseException as error:  # handed over to the caller below
-                failure.append(error)
-            finally:
-                pieces.put(None)
+        def answer(put: Callable[[str], None]) -> None:
+            def both(text: str) -> None:
+                put(text)
+                if on_text is not None:
+                    on_text(text)
 
-        thread = threading.Thread(target=run, name="earlytom-stream", daemon=True)
-        thread.start()
-        try:
-            yield from iter(pieces.get, None)
-        finally:
-            cancelled.set()
-            thread.join()
-        if failure:
-            raise failure[0]
+            self.ask(video, question, on_text=both, cancelled=AnyOf(closed, cancelled), **options)
+
+        return pieces_of(answer, closed)
 
     def _options(
-        self, generation: dict[str, Any], watch: _Watch, on_text: Callable[[str], None] | None
+        self, generation: dict[str, Any], watch: Watch, on_text: Callable[[str], None] | None
     ) -> dict[str, Any]:
         """The caller's options of ``generate``, with the watch and, where text is wanted, a streamer."""
         from transformers import StoppingCriteriaList, TextStreamer
@@ -352,11 +341,6 @@ class VideoQA:
         streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         streamer.on_finalized_text = lambda text, stream_end=False: on_text(text) if text else None
         return options | {"streamer": streamer}
-
-    def _synchronize(self) -> None:
-        device = next(self.model.parameters()).device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
 
 def _metadata(video: Video) -> dict[str, object]:

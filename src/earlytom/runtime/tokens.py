@@ -10,6 +10,7 @@ from torch import Tensor
 
 from earlytom.errors import CompressionError
 from earlytom.reduction import Reduction
+from earlytom.runtime.decisions import checked
 from earlytom.trace import TokenMergeRecord
 from earlytom.types import TokenStates
 
@@ -37,11 +38,13 @@ class TokenMerging:
         frames, tokens = hidden.shape[:2]
         if self.sizes is None:
             self.patches = tokens
-        sizes = torch.ones(frames, tokens, device=hidden.device) if self.sizes is None else self.sizes
+        sizes = torch.ones(frames, tokens) if self.sizes is None else self.sizes
+        sizes = sizes.to(hidden.device)  # the layers may lie on several devices
         states = TokenStates(
-            features=hidden, keys=keys, sizes=sizes, grid=self._grid, patches=self.patches, depth=self._depth
+            features=hidden.detach(), keys=keys, sizes=sizes, grid=self._grid, patches=self.patches, depth=self._depth
         )
-        reduction = self._method.merge_tokens(states, layer)
+        with torch.no_grad():
+            reduction = self._method.merge_tokens(states, layer)
         if reduction is None:
             return hidden, list(others)
         if reduction.inputs != frames * tokens or reduction.outputs % frames:
@@ -49,11 +52,11 @@ class TokenMerging:
                 f"method {self._method.name!r} made {reduction.outputs} of {reduction.inputs} tokens in layer {layer}, "
                 f"but {frames} frames of {tokens} tokens must be left with equally many each"
             )
-        end = reduction.destination()
+        end = checked(self._method, reduction, frames * tokens).destination()
         left = reduction.outputs // frames
         self.records.append(TokenMergeRecord(layer=layer, tokens_before=tokens, tokens_after=left))
         self.sizes = sizes.new_zeros(reduction.outputs).index_add_(0, end, sizes.flatten()).view(frames, left)
-        self._place = end if self._place is None else end[self._place]
+        self._place = end if self._place is None else end[self._place.to(end.device)]
         hidden, *carried = [
             reduction.apply(rows.flatten(0, 1)).unflatten(0, (frames, left)) for rows in (hidden, *others)
         ]
@@ -69,11 +72,12 @@ class TokenMerging:
         """Give every patch the row that it has ended in: [F, K, ...] -> [F, patches, ...]."""
         if self._place is None:
             return rows
-        return rows.flatten(0, 1).index_select(0, self._place).unflatten(0, (rows.shape[0], -1))
+        place = self._place.to(rows.device)
+        return rows.flatten(0, 1).index_select(0, place).unflatten(0, (rows.shape[0], -1))
 
     def unmerge_shares(self, rows: Tensor) -> Tensor:
         """Like `unmerge` for [F, K] of which a token's patches each get an equal share."""
-        return self.unmerge(rows if self.sizes is None else rows / self.sizes)
+        return self.unmerge(rows if self.sizes is None else rows / self.sizes.to(rows.device))
 
     def provenance(self, cells: Tensor, pooled: int, frames: slice) -> Reduction:
         """From the pooled tokens of some frames to those that have left the encoder instead.

@@ -1,0 +1,91 @@
+"""The stock model inside a wrapper: PEFT's, or any other object that holds one and hands calls on to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from torch import nn
+
+from earlytom.errors import ModelError
+
+__all__ = ["is_compiled", "unwrap"]
+
+
+def unwrap(model: Any, classes: Collection[str]) -> Any:
+    """The one stock model that a wrapper holds; ``model`` itself where it is one or holds none.
+
+    What is put before the stock model's calls is met by the wrapper's calls as well, whichever adapter is switched on.
+
+    Args:
+        model: anything.
+        classes: names of the stock models' classes.
+
+    Raises:
+        ModelError: it holds several, or changes their calls in a way that cannot be gone along with.
+    """
+    if _is_stock(model, classes):
+        return model
+    base = getattr(model, "get_base_model", None)
+    if callable(base) and (found := base()) is not model:
+        _check_adapters(model)
+        return unwrap(found, classes)
+    inside = [part for part in _parts(model) if _is_stock(part, classes)]
+    if len(inside) > 1:
+        raise ModelError(
+            f"{type(model).__name__} holds {len(inside)} models that could be compressed "
+            f"({', '.join(type(part).__name__ for part in inside)}); pass the one that is meant"
+        )
+    if not inside:
+        return model
+    _check_around(model, inside[0])
+    return inside[0]
+
+
+def is_compiled(part: Any) -> bool:
+    """Whether ``torch.compile`` or ``model.compile()`` made the calls of a module graphs of their own."""
+    return "_orig_mod" in getattr(part, "_modules", {}) or getattr(part, "_compiled_call_impl", None) is not None
+
+
+def _is_stock(model: Any, classes: Collection[str]) -> bool:
+    return any(base.__name__ in classes for base in type(model).__mro__)
+
+
+def _parts(model: Any) -> Iterator[nn.Module]:
+    """The modules that an object is made of."""
+    if isinstance(model, nn.Module):
+        yield from model.modules()
+        return
+    held = {id(value): value for value in getattr(model, "__dict__", {}).values() if isinstance(value, nn.Module)}
+    for value in held.values():
+        yield from value.modules()
+
+
+def _check_adapters(model: Any) -> None:
+    """Raise `ModelError` for PEFT adapters that do not work on the prompt's own tokens."""
+    adapters = getattr(model, "peft_config", None)
+    for name, config in adapters.items() if isinstance(adapters, dict) else ():
+        if getattr(config, "is_prompt_learning", False):
+            raise ModelError(
+                f"adapter {name!r} of {type(model).__name__} learns a prompt: it puts embeddings of its own before the "
+                "user's, which cannot be compressed along; adapters inside the layers (LoRA and its kind) can. Without "
+                "the adapter: model.get_base_model()"
+            )
+
+
+def _check_around(model: Any, stock: nn.Module) -> None:
+    """Raise `ModelError` where what is around a stock model would call copies of it, or go around it."""
+    own = set(map(id, stock.modules()))
+    for part in _parts(model):
+        if id(part) in own:
+            continue
+        if is_compiled(part):
+            raise ModelError(
+                "a torch.compile'd model cannot be compressed: its compiled graph would bypass compression; "
+                "pass the model as it was before torch.compile"
+            )
+        if isinstance(part, nn.DataParallel) and len(part.device_ids) > 1:
+            raise ModelError(
+                f"nn.DataParallel runs copies of the model on {len(part.device_ids)} devices, which compression does "
+                "not reach; pass its .module, or use one process a device"
+            )

@@ -1,0 +1,219 @@
+"""The user's one line: ``with earlytom.compress(model, method) as trace: model.generate(**inputs)``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from earlytom.errors import CompressionError, ModelError
+from earlytom.methods import make_method
+from earlytom.models import open_model
+from earlytom.runtime.devices import computing_devices
+from earlytom.runtime.encode import plan_encoder
+from earlytom.runtime.generation import (
+    check_generation,
+    named_arguments,
+    warn_about_cache,
+    with_mask,
+    with_new_token_limits,
+)
+from earlytom.runtime.hand_decoding import ShortenedPrompts, is_decoding_step
+from earlytom.runtime.language import acting_inside, plan_language_model
+from earlytom.runtime.prefix import CachedPrefix, cached_prefix
+from earlytom.runtime.preparing import prepare_call
+from earlytom.runtime.router import ActiveCall, Router, enter
+from earlytom.trace import CallTrace, Stopwatch, Trace
+
+if TYPE_CHECKING:
+    from earlytom.methods.base import Method
+
+__all__ = ["Compression", "compress"]
+
+
+def compress(model: nn.Module, method: Method | str) -> Compression:
+    """Switch a compression method on for a model; on leaving the model is exactly as it was.
+
+    Inside, ``model.generate(**inputs)`` and ``model(**inputs)`` work with the processor's ordinary outputs, from any
+    thread. The returned ids start with the original prompt. Prompts without video pass through unchanged. Several
+    prompts about one clip cost one encoding when the clip is expanded over the batch instead of copied
+    (``pixel_values_videos[:1].expand(n, -1, -1, -1, -1)``, done last: moving a tensor copies it). A cache that comes
+    back (``return_dict_in_generate``) belongs to the shortened prompt: for a further turn send the whole history with
+    its video again, not the cache.
+
+    Args:
+        model: a supported stock model, loaded by ``from_pretrained``, or a wrapper around one (PEFT's, for example).
+        method: a method, or its name and options as text, such as ``"earlytom:retention=0.1"``.
+
+    Returns:
+        What ``with`` takes, or a service holds: `Compression`.
+
+    Raises:
+        ModelError: the model is not supported.
+        MethodError: the method is unknown or does not fit the model.
+    """
+    return Compression(model, method)
+
+
+class Compression:
+    """A method for the calls of one model, from entering until it is left or closed.
+
+    As long as it is entered the model holds it, so that it cannot end unnoticed because nobody else does.
+
+    Attributes:
+        trace: what happened: one entry per call, with frames, tokens, decisions and times.
+
+    Raises:
+        ModelError: (on entering) the model is inside such a block already, or this one has been entered before.
+        CompressionError: (from the calls inside) compression could not run as promised.
+    """
+
+    def __init__(self, model: nn.Module, method: Method | str) -> None:
+        self._forgotten = False  # nothing to warn about until it is made
+        self._method = make_method(method)
+        self._adapter, self._model = open_model(model)
+        plan_encoder(self._adapter, self._model, self._method)
+        self._plan = plan_language_model(self._adapter, self._model, self._method)
+        self.trace = Trace(method=self._method.describe())
+        # Prompts that forward() shortened, for callers who go on decoding by hand.
+        self._prompts = ShortenedPrompts()
+        self._router: Router | None = None
+        self._devices = computing_devices(self._model)
+        self._over = False
+        self._forgotten = True
+
+    def __enter__(self) -> Trace:
+        self._forgotten = False
+        if self._over or self._router is not None:
+            raise ModelError(
+                "this earlytom.compress block has been entered before, and serves once; make another one by "
+                "earlytom.compress(model, method)"
+            )
+        self._router = enter(self._model, list(self._adapter.decoder_layers(self._model)), self)
+        return self.trace
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the model as it was; calls that other threads are inside still end as they began."""
+        self._over, self._forgotten = True, False
+        router, self._router = self._router, None
+        if router is not None:
+            router.leave(layers=self.acts_in_llm)
+
+    def __del__(self) -> None:
+        if self._forgotten:
+            warnings.warn(
+                "earlytom.compress(model, method) was never entered, so that nothing was compressed; write: with "
+                "earlytom.compress(model, method) as trace: ...",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def acts_in_llm(self) -> bool:
+        """Whether the method acts inside the language model."""
+        return bool(self._plan.reduce_before)
+
+    def generate(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Serve ``model.generate``."""
+        with torch.no_grad():
+            return self._generate(stock, args, kwargs)
+
+    def _generate(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        defaults: Any = self._model.generation_config
+        arguments = with_mask(named_arguments(stock, args, kwargs), defaults)
+        prefix = cached_prefix(arguments, generating=True)
+        arguments = prefix.without(arguments)
+        prompt = self._adapter.prompt(self._model, arguments)
+        with self._serving() as call:
+            if prompt is None:
+                return stock(*args, **kwargs)
+            check_generation(arguments, defaults, reduces_in_llm=self.acts_in_llm)
+            self._check_prefix(prefix, arguments, generating=True)
+            warn_about_cache(arguments, defaults)
+            arguments = with_new_token_limits(arguments, defaults)
+            call.trace.clock.start("ttft")
+            prepared = prepare_call(self._adapter, self._model, arguments, prompt, self._method, call.trace)
+            prepared = prefix.before(prepared, generating=True)
+            with acting_inside(call, self._adapter, self._model, self._method, self._plan, prepared):
+                output = stock(**prepared.arguments)
+            call.trace.clock.stop("ttft")
+            return output
+
+    def forward(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Serve ``model.forward``."""
+        given = named_arguments(stock, args, kwargs)
+        if is_decoding_step(given):
+            return stock(**self._prompts.fitting(given))
+        prefix = cached_prefix(given, generating=False)
+        arguments = prefix.without(given)
+        prompt = self._adapter.prompt(self._model, arguments)
+        if prompt is None:
+            return stock(**self._prompts.fitting(given))
+        self._check_prefix(prefix, arguments, generating=False)
+        if self.acts_in_llm:
+            if arguments.get("use_cache") or arguments.get("past_key_values") is not None:
+                raise CompressionError(
+                    "forward() cannot fill a cache with a method that acts in the LLM; use generate()"
+                )
+            arguments["use_cache"] = False
+        with self._serving() as call:
+            call.trace.clock.start("ttft")
+            prepared = prepare_call(self._adapter, self._model, arguments, prompt, self._method, call.trace)
+            prepared = prefix.before(prepared, generating=False)
+            short = {key: value for key, value in prepared.arguments.items() if key != "input_ids"}
+            with acting_inside(call, self._adapter, self._model, self._method, self._plan, prepared):
+                output = call.forward(stock, **short)
+            call.trace.clock.stop("ttft")
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None:
+            self._prompts.add(cache, prompt, prepared, prefix)
+        return output
+
+    def _check_prefix(self, prefix: CachedPrefix, arguments: Mapping[str, Any], *, generating: bool) -> None:
+        sequential = self._adapter.sequential_positions
+        prefix.check(arguments, generating=generating, sequential=sequential, reduces_in_llm=self.acts_in_llm)
+
+    @contextmanager
+    def _serving(self) -> Iterator[ActiveCall]:
+        if self._router is None:
+            raise CompressionError("this earlytom.compress block was closed while a call was about to begin")
+        trace = CallTrace(stopwatch=Stopwatch(*self._devices))
+        with self._router.serving(trace, layers=self.acts_in_llm) as call:
+            yield call
+        self.trace.calls.append(trace)
+
+    def brings_video(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call brings a video; some families hand it over among the images, which only the adapter tells."""
+        encoded = arguments.get("mm_encoder_outputs") or {}
+        if arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None:
+            return True
+        if "pixel_values_videos" in self._adapter.clip_arguments:
+            return False
+        images = arguments.get("pixel_values") is not None or encoded.get("image") is not None
+        return images and self._adapter.prompt(self._model, arguments) is not None
+
+    def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Inside a block no video may reach the inner model: what is compressed gets there as embeddings."""
+        if self.brings_video(arguments):
+            raise CompressionError(
+                f"{type(inner).__name__} was called with a video inside a compress block, which would not be "
+                "compressed; call the whole model or its generate()"
+            )
+
+    def check_inputs(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """A ``generate`` from before the block prepares its inputs here, and would not be compressed."""
+        if self.brings_video(named_arguments(stock, args, kwargs)):
+            raise CompressionError(
+                "this generate() was taken from the model before the compress block, so it would not be compressed; "
+                "call model.generate inside the block"
+            )

@@ -1,0 +1,40 @@
+"""Where a model computes: one device, or several that a device map spreads it over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+__all__ = ["computing_devices", "input_device", "synchronize"]
+
+
+def computing_devices(model: nn.Module) -> tuple[torch.device, ...]:
+    """The devices that a model's parts run on, in the order of the parts.
+
+    Weights that accelerate keeps elsewhere until their layer runs (then they are on ``meta``) count where they run.
+    """
+    found = dict.fromkeys(_placed(model))
+    return tuple(found) or (torch.device("cpu"),)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where a call's inputs go: to the part that runs first."""
+    return computing_devices(model)[0]
+
+
+def synchronize(model: nn.Module) -> None:
+    """Wait until all of the model's devices have done what was queued; nothing is to be waited for on a CPU."""
+    for device in computing_devices(model):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+
+def _placed(model: nn.Module) -> Iterator[torch.device]:
+    for part in model.modules():
+        # accelerate's hook, where there is one, says where the part runs.
+        moved = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if moved is not None:
+            yield torch.device("cuda", moved) if isinstance(moved, int) else torch.device(moved)
+        yield from (weight.device for weight in part.parameters(recurse=False) if not weight.is_meta)

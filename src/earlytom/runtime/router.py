@@ -1,0 +1,246 @@
+"""One router a model: everything of ours that stands before the calls of the model and its parts.
+
+It is put in when somebody first holds it and taken out when nobody does any more: a `compress` block holds it, and so
+does every call that is being served, so that a block may end while another thread is still inside a call. What stands
+before a part says nothing by itself. It looks for the call that its thread is being served, which travels in a context
+variable, and is stock where there is none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from torch import nn
+
+from earlytom.errors import ModelError
+from earlytom.runtime.generation import named_arguments
+from earlytom.runtime.shadow import BoundToModel, Shadow
+
+if TYPE_CHECKING:
+    from earlytom.runtime.inner import InnerStage
+    from earlytom.trace import CallTrace
+
+__all__ = ["ActiveCall", "Block", "Router", "enter"]
+
+Stock = Callable[..., Any]
+"""A call of the model as it was before."""
+
+_ROUTER = "_earlytom_router"
+_LOCK = threading.RLock()
+
+
+class Block(Protocol):
+    """Who serves the calls of a model."""
+
+    @property
+    def acts_in_llm(self) -> bool:
+        """Whether something acts inside the language model, so that its layers are to be watched."""
+
+    def generate(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Serve ``model.generate``."""
+
+    def forward(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Serve ``model.forward``."""
+
+    def brings_video(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call brings a video."""
+
+    def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Raise `CompressionError` for a call of the inner model that would go around compression."""
+
+    def check_inputs(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """The same for ``prepare_inputs_for_generation``, called by a ``generate`` that is not ours."""
+
+
+@dataclass
+class ActiveCall:
+    """A call of ``generate`` or ``forward`` that a thread is being served.
+
+    Attributes:
+        trace: of the call.
+        stage: what reduces tokens inside the language model, or ``None``.
+        further: arguments that the language model's next call, its prefill, gets besides, by name: each a function of
+            what the call has in place of every sample (beams).
+        samples: prompts of the call.
+        router: of the model.
+        outer: the call inside which this one was made, of whichever model.
+    """
+
+    trace: CallTrace
+    router: Router
+    stage: InnerStage | None = None
+    further: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
+    samples: int = 1
+    outer: ActiveCall | None = None
+    thread: int = field(default_factory=threading.get_ident)
+
+    def forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        """The model's own forward: a call's first one is its prefill, a second one ends the time to first token."""
+        if self.trace.clock.seen("prefill"):
+            self.trace.clock.stop("ttft")
+            return stock(*args, **kwargs)
+        with self.trace.clock.stage("prefill"):
+            return stock(*args, **kwargs)
+
+    def begin_step(self) -> None:
+        """A decoding step is being prepared, so the first token is there (a compiled step calls no forward here)."""
+        if self.trace.clock.seen("prefill"):
+            self.trace.clock.stop("ttft")
+
+    def language_model(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        """The language model, with further arguments where it is called first."""
+        further, self.further = self.further, {}
+        if not further:
+            return stock(*args, **kwargs)
+        repeats = kwargs["inputs_embeds"].shape[0] // self.samples
+        return stock(*args, **kwargs | {name: make(repeats) for name, make in further.items()})
+
+
+_ACTIVE: ContextVar[ActiveCall | None] = ContextVar("earlytom_active_call", default=None)
+
+
+class Router(BoundToModel):
+    """What stands before the calls of one model, counted by those who hold it.
+
+    Args:
+        model: a stock model.
+        layers: of its language model.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
+        self._model, self._layers = model, layers
+        self.block: Block | None = None
+        self._held = {"model": 0, "layers": 0}
+        self._in: dict[str, list[Shadow]] = {"model": [], "layers": []}
+
+    @property
+    def active(self) -> ActiveCall | None:
+        """The call of this model that this thread is being served.
+
+        Who copies a context into another thread does not take the call along.
+        """
+        call = _ACTIVE.get()
+        while call is not None and call.router is not self:
+            call = call.outer
+        return call if call is not None and call.thread == threading.get_ident() else None
+
+    def hold(self, *, layers: bool) -> None:
+        """Keep everything in, the layers' part only with ``layers``, until `release` is called likewise."""
+        make = {"model": self._model_shadows, "layers": self._layer_shadows}
+        with _LOCK:
+            made = {group: make[group]() for group in _groups(layers) if not self._held[group]}
+            for group, shadows in made.items():
+                self._in[group] = shadows
+                for shadow in shadows:
+                    shadow.put_in()
+            for group in _groups(layers):
+                self._held[group] += 1
+            vars(self._model)[_ROUTER] = self
+
+    def release(self, *, layers: bool) -> None:
+        """See `hold`."""
+        with _LOCK:
+            for group in _groups(layers):
+                self._held[group] -= 1
+                if not self._held[group]:
+                    for shadow in reversed(self._in[group]):
+                        shadow.take_out()
+                    self._in[group] = []
+            if not self._held["model"]:
+                vars(self._model).pop(_ROUTER, None)
+
+    @contextmanager
+    def serving(self, trace: CallTrace, *, layers: bool) -> Iterator[ActiveCall]:
+        """Serve this thread one call."""
+        call = ActiveCall(trace=trace, router=self, outer=_ACTIVE.get())
+        self.hold(layers=layers)
+        token = _ACTIVE.set(call)
+        try:
+            yield call
+        finally:
+            _ACTIVE.reset(token)
+            self.release(layers=layers)
+
+    def leave(self, *, layers: bool) -> None:
+        """The block is over."""
+        with _LOCK:
+            self.block = None
+            self.release(layers=layers)
+
+    def _model_shadows(self) -> list[Shadow]:
+        model: Any = self._model
+        return [
+            Shadow(model, "generate", self._generate),
+            Shadow(model, "forward", self._forward),
+            Shadow(model, "prepare_inputs_for_generation", self._make_inputs),
+            Shadow(model.model, "forward", partial(self._inner, model.model)),
+            Shadow(model.model.language_model, "forward", self._language_model),
+        ]
+
+    def _layer_shadows(self) -> list[Shadow]:
+        return [
+            Shadow(layer, "forward", partial(self._layer, index, layer)) for index, layer in enumerate(self._layers)
+        ]
+
+    def _generate(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        block = self.block
+        if block is None or self.active is not None:
+            return stock(*args, **kwargs)
+        return block.generate(stock, args, kwargs)
+
+    def _forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        block, active = self.block, self.active
+        if active is not None:
+            return active.forward(stock, *args, **kwargs)
+        return stock(*args, **kwargs) if block is None else block.forward(stock, args, kwargs)
+
+    def _make_inputs(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        block, active = self.block, self.active
+        if active is not None:
+            active.begin_step()
+        elif block is not None:
+            block.check_inputs(stock, args, kwargs)
+        return stock(*args, **kwargs)
+
+    def _inner(self, inner: nn.Module, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        if self.block is not None:
+            self.block.check_inner(inner, named_arguments(stock, args, kwargs) if args else kwargs)
+        return stock(*args, **kwargs)
+
+    def _language_model(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        call = self.active
+        return stock(*args, **kwargs) if call is None else call.language_model(stock, *args, **kwargs)
+
+    def _layer(self, index: int, layer: nn.Module, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+        call = self.active
+        if call is not None and call.stage is not None:
+            args, kwargs = call.stage.before_layer(index, layer, args, kwargs)
+        return stock(*args, **kwargs)
+
+
+def _groups(layers: bool) -> tuple[str, ...]:
+    return ("model", "layers") if layers else ("model",)
+
+
+def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block) -> Router:
+    """Let a block serve the calls of a model until `Router.leave`.
+
+    Raises:
+        ModelError: another block serves them.
+    """
+    with _LOCK:
+        router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers))
+        if router.block is not None:
+            raise ModelError(
+                "this model is already inside an earlytom.compress block; leave it (or close() it) before entering "
+                "another one"
+            )
+        router.hold(layers=block.acts_in_llm)
+        router.block = block
+    return router

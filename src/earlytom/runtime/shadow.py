@@ -1,0 +1,87 @@
+"""Calls that stand before a module's own, on one instance: put in by one assignment, taken out by another.
+
+A hook will not do. torch registers one that takes keyword arguments in two steps and removes it in two, and a thread
+that runs the module in between calls it without them. An entry of the instance's ``__dict__`` is there or is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from earlytom.errors import ModelError
+
+__all__ = ["BoundToModel", "Shadow"]
+
+_NOTHING = object()
+
+
+class BoundToModel:
+    """What belongs to one very model, and so can be neither copied nor pickled with it."""
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise ModelError("a model cannot be copied inside an earlytom.compress block; copy it before")
+
+    def __reduce__(self) -> NoReturn:
+        raise ModelError("a model cannot be pickled inside an earlytom.compress block; save it before")
+
+
+class Shadow(BoundToModel):
+    """A call before one of a module's own.
+
+    Others (accelerate, for one) shadow ``forward`` on the instance too. Theirs is put back; and where they have put one
+    before this call, that is left alone, and goes on calling what was there before both.
+
+    Args:
+        module: the instance.
+        name: of its call.
+        serve: takes the call that was there, and then the arguments.
+    """
+
+    def __init__(self, module: nn.Module, name: str, serve: Callable[..., Any]) -> None:
+        self._module, self._name = module, name
+        self._before = vars(module).get(name, _NOTHING)
+        # A method of this object: copying or pickling the module copies or pickles the object first.
+        self._call = MethodType(_standing_before(getattr(module, name), serve), self)
+
+    def put_in(self) -> None:
+        """From now on the module's callers meet this call first."""
+        vars(self._module)[self._name] = self._call
+
+    def take_out(self) -> None:
+        """Leave the module as it was."""
+        if vars(self._module).get(self._name) is not self._call:
+            return
+        if self._before is _NOTHING:
+            del vars(self._module)[self._name]
+        else:
+            vars(self._module)[self._name] = self._before
+
+
+def _standing_before(stock: Callable[..., Any], serve: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of `Shadow` that looks like ``stock``, and lets ``serve`` call it.
+
+    Inside ``torch.compile`` (transformers compiles the decoding steps behind a static cache) it is nothing but
+    ``stock``, so that no graph breaks, and none is compiled again in the next block; a video is never passed by.
+    """
+
+    @functools.wraps(stock)
+    def call(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and not _brings_pixels(kwargs):
+            return stock(*args, **kwargs)
+        return serve(stock, *args, **kwargs)
+
+    signature = inspect.signature(stock)
+    owner = inspect.Parameter("shadow", inspect.Parameter.POSITIONAL_ONLY)
+    call.__signature__ = signature.replace(parameters=[owner, *signature.parameters.values()])  # type: ignore[attr-defined]
+    return call
+
+
+def _brings_pixels(arguments: Mapping[str, Any]) -> bool:
+    return any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())

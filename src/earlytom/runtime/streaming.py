@@ -1,0 +1,74 @@
+"""An answer piece by piece: generation in a thread of its own, and what stops it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Queue
+from typing import Any, Protocol
+
+import torch
+
+__all__ = ["AnyOf", "Cancellation", "Watch", "pieces_of"]
+
+
+class Cancellation(Protocol):
+    """What `threading.Event` is, as far as it is asked here."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+
+class AnyOf:
+    """Set as soon as one of several is; ``None`` never is."""
+
+    def __init__(self, *cancellations: Cancellation | None) -> None:
+        self._cancellations = [one for one in cancellations if one is not None]
+
+    def is_set(self) -> bool:
+        """Whether one of them is."""
+        return any(one.is_set() for one in self._cancellations)
+
+
+class Watch:
+    """A stopping criterion that notes when the first token reached the host, and stops when it is told to."""
+
+    def __init__(self, cancelled: Cancellation | None) -> None:
+        self.time: float | None = None
+        self._cancelled = AnyOf(cancelled)
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self.time is None:
+            ids[:, -1].cpu()  # waits for the token
+            self.time = time.perf_counter()
+        return torch.full((ids.shape[0],), self._cancelled.is_set(), dtype=torch.bool, device=ids.device)
+
+
+def pieces_of(answer: Callable[[Callable[[str], None]], object], closed: threading.Event) -> Iterator[str]:
+    """Run ``answer`` in a thread, and yield what it puts into the function that it gets; its errors are raised here.
+
+    Args:
+        answer: stops when ``closed`` is set.
+        closed: set when nobody takes any more pieces.
+    """
+    pieces: Queue[str | None] = Queue()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer(pieces.put)
+        except BaseException as error:  # handed over to the caller below
+            failure.append(error)
+        finally:
+            pieces.put(None)
+
+    thread = threading.Thread(target=run, name="earlytom-stream", daemon=True)
+    thread.start()
+    try:
+        yield from iter(pieces.get, None)
+    finally:
+        closed.set()
+        thread.join()
+    if failure:
+        raise failure[0]
