@@ -75,11 +75,11 @@ def test_several_devices_are_all_waited_for(clocked) -> None:
 
 def test_synchronize_waits_for_every_device_of_a_model(clocked) -> None:
     model = tiny_model()
-    synchronize(model)
+    synchronize(computing_devices(model))
     assert clocked == []
     model.model.vision_tower._hf_hook = SimpleNamespace(execution_device=1)
     model.lm_head._hf_hook = SimpleNamespace(execution_device=0)
-    synchronize(model)
+    synchronize(computing_devices(model))
     assert clocked == ["wait cuda:1", "wait cuda:0"]
 
 

@@ -89,7 +89,9 @@ class Qwen3VLAdapter(StockLanguageModel):
         mergers = [visual.merger, *(visual.deepstack_merger_list[order.index(n)] for n in _deepstack_layers(model))]
         parts = hidden.flatten(0, 1).chunk(len(mergers), dim=-1)
         projected = [merger(part.contiguous()) for merger, part in zip(mergers, parts, strict=True)]
-        return torch.cat(projected, dim=-1).unflatten(0, (hidden.shape[0], -1))
+        # Of a model spread over several devices, each merger may lie on its own.
+        together = [part.to(projected[0].device) for part in projected]
+        return torch.cat(together, dim=-1).unflatten(0, (hidden.shape[0], -1))
 
     def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
         raise ModelError("Qwen3-VL projects blocks of 2x2 patches, which merged tokens are not")

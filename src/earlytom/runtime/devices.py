@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -24,9 +24,9 @@ def input_device(model: nn.Module) -> torch.device:
     return computing_devices(model)[0]
 
 
-def synchronize(model: nn.Module) -> None:
-    """Wait until all of the model's devices have done what was queued; nothing is to be waited for on a CPU."""
-    for device in computing_devices(model):
+def synchronize(devices: Iterable[torch.device]) -> None:
+    """Wait until all devices have done what was queued; on a CPU there is nothing to wait for."""
+    for device in devices:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -17,7 +17,7 @@ from earlytom.errors import CompressionError
 from earlytom.methods import make_method
 from earlytom.models import open_model
 from earlytom.runtime.compression import compress
-from earlytom.runtime.devices import input_device, synchronize
+from earlytom.runtime.devices import computing_devices, input_device, synchronize
 from earlytom.runtime.loading import load_model
 from earlytom.runtime.prompts import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
@@ -263,12 +263,13 @@ class VideoQA:
         inputs = self.prepare_inputs(frames, questions[0])
         if len(questions) > 1:
             inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
-        synchronize(self.model)
+        devices = computing_devices(self.model)
+        synchronize(devices)
         preprocessed = time.perf_counter()
         with self._lock, compress(self.model, method) as trace:
             ready = time.perf_counter()
             output = self.model.generate(**inputs, **options)  # type: ignore[operator]
-            synchronize(self.model)
+            synchronize(devices)
             finished = time.perf_counter()
         for clip in trace.videos:
             clip.source = _describe_source(frames)
