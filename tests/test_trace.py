@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from earlytom import Reduction, Trace
+from earlytom import EarlyTomError, Reduction, Trace
 from earlytom.trace import CallTrace, LanguageReduction, MergeRecord, Stopwatch, VideoTrace
 from earlytom.types import FrameGrid
 
@@ -39,6 +39,38 @@ def test_selection_gives_frame_and_token_of_what_was_kept() -> None:
     assert trace.kept_tokens() == [(0, 1), (1, 0), (1, 3)]
 
 
+@pytest.mark.parametrize(
+    ("frames", "grids"),
+    [
+        (3, [[0], [1], [2]]),
+        (6, [[0, 1], [2, 3], [4, 5]]),
+        (5, [[0, 1], [2, 3], [4, 4]]),
+        (9, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        (7, [[0, 1, 2], [3, 4, 5], [6, 6, 6]]),
+    ],
+)
+def test_grids_are_made_of_sampled_frames(frames, grids) -> None:
+    trace = video()
+    assert trace.frames_of_grids(frames) == grids
+    assert trace.sampled_sources(frames) == [grids[0], sorted({*grids[1], *grids[2]})]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 4])
+def test_frames_that_do_not_make_the_grids_are_refused(frames) -> None:
+    with pytest.raises(EarlyTomError, match=f"the trace is of 3 temporal grids, got {frames} sampled frames"):
+        video().frames_of_grids(frames)
+
+
+def test_a_trace_that_knows_its_frames_refuses_other_ones() -> None:
+    trace = video()
+    assert trace.sampled_frames is None
+    trace.source = {"frame_indices": [0, 4, 8, 12, 16, 20]}
+    assert trace.sampled_frames == 6
+    assert trace.sampled_sources(6) == [[0, 1], [2, 3, 4, 5]]
+    with pytest.raises(EarlyTomError, match="the trace is of 6 sampled frames, got 3"):
+        trace.sampled_sources(3)
+
+
 def test_an_empty_trace_says_so() -> None:
     with pytest.raises(LookupError, match="the trace is empty"):
         _ = Trace().last
@@ -52,6 +84,7 @@ def test_the_newest_call_is_plain_data() -> None:
     assert data["language"] == [{"layer": 18, "tokens_before": [8], "tokens_after": [4]}]
     (entry,) = data["videos"]
     assert (entry["frames"], entry["frames_left"], entry["tokens_uncompressed"], entry["tokens"]) == (3, 2, 12, 8)
+    assert (entry["sampled_frames"], entry["temporal_grids"], entry["temporal_grids_left"]) == (None, 3, 2)
     assert entry["merges"] == [{"layer": 6, "frames_before": 3, "frames_after": 2, "segments": [[0, 2]]}]
 
 

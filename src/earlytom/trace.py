@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from earlytom.errors import EarlyTomError
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,7 @@ __all__ = ["CallTrace", "LanguageReduction", "MergeRecord", "Stopwatch", "TokenM
 
 @dataclass(frozen=True, kw_only=True)
 class MergeRecord:
-    """One merge layer: frames before and after, and what the method says about it (segments, threshold)."""
+    """One merge layer: temporal grids before and after, and what the method says about it (segments, threshold)."""
 
     layer: int
     frames_before: int
@@ -44,13 +46,16 @@ class TokenMergeRecord:
 class VideoTrace:
     """What happened to one clip.
 
+    What the vision encoder takes as one is a temporal grid: one sampled frame, or a pair of them in the Qwen families.
+    A trace counts in temporal grids, and where it says frame it means one.
+
     Attributes:
         grid: the uncompressed clip.
         budget: visual tokens that were promised to the language model.
         stepped_aside: why the clip was left alone, or ``None``.
         merges: the merge layers, in order.
         token_merges: the encoder layers in which tokens merged inside their frame, in order.
-        origin: from the B input frames to the N frames that are left.
+        origin: from the B input grids to the N that are left.
         selection: from the N * P pooled tokens to the kept ones; ``None`` when all were kept.
         attention: [N, P] attention received, pooled, as selection saw it; ``None`` when it was not needed.
         details: what the method says about selection (refined segments, dynamic frames, tokens of each frame).
@@ -70,8 +75,14 @@ class VideoTrace:
 
     @property
     def frames_left(self) -> int:
-        """N, the frames that came out of the encoder."""
+        """N, the temporal grids that came out of the encoder."""
         return self.origin.outputs
+
+    @property
+    def sampled_frames(self) -> int | None:
+        """How many frames were sampled; ``None`` where ``source`` does not tell."""
+        indices = self.source.get("frame_indices")
+        return len(indices) if isinstance(indices, Sized) else None
 
     @property
     def tokens(self) -> int:
@@ -80,14 +91,49 @@ class VideoTrace:
         return merged if self.selection is None else self.selection.outputs
 
     def kept_tokens(self) -> list[tuple[int, int]]:
-        """(frame among those left, token in raster order) of every kept token."""
+        """(temporal grid among those left, token in raster order) of every kept token."""
         per_frame = self.grid.tokens_per_frame
         indices = range(self.tokens) if self.selection is None else self.selection.survivors().tolist()
         return [divmod(index, per_frame) for index in indices]
 
     def sources(self) -> list[list[int]]:
-        """For each frame that is left the input frames it was made of."""
+        """For each temporal grid that is left the input grids it was made of."""
         return [[source for source, _ in row] for row in self.origin.to_rows()]
+
+    def frames_of_grids(self, frames: int) -> list[list[int]]:
+        """The sampled frames, from 0, that the encoder took as each input grid.
+
+        Args:
+            frames: how many were sampled.
+
+        Returns:
+            Equally many for each grid. Where there were too few for the last one its processor repeated the last
+            frame, and so does this.
+
+        Raises:
+            EarlyTomError: so many sampled frames do not make the grids of this clip.
+        """
+        grids, known = self.grid.frames, self.sampled_frames
+        if known not in (None, frames):
+            raise EarlyTomError(f"the trace is of {known} sampled frames, got {frames}")
+        each = -(-frames // grids)
+        if each < 1 or -(-frames // each) != grids:
+            raise EarlyTomError(
+                f"the trace is of {grids} temporal grids, got {frames} sampled frames, which do not make so many"
+            )
+        return [[min(frame, frames - 1) for frame in range(each * grid, each * (grid + 1))] for grid in range(grids)]
+
+    def sampled_sources(self, frames: int) -> list[list[int]]:
+        """For each temporal grid that is left the sampled frames, from 0, that it was made of, ascending.
+
+        Args:
+            frames: how many were sampled.
+
+        Raises:
+            EarlyTomError: so many sampled frames do not make the grids of this clip.
+        """
+        shown = self.frames_of_grids(frames)
+        return [sorted({frame for grid in grids for frame in shown[grid]}) for grids in self.sources()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +337,10 @@ class Trace:
 
 def _video_to_dict(video: VideoTrace) -> dict[str, object]:
     return {
+        "sampled_frames": video.sampled_frames,
+        "temporal_grids": video.grid.frames,
+        "temporal_grids_left": video.frames_left,
+        # Grids too, under the names that they had before.
         "frames": video.grid.frames,
         "frames_left": video.frames_left,
         "tokens_uncompressed": video.grid.tokens,

@@ -63,7 +63,7 @@ def _check_layers(name: str, layers: tuple[int, ...], lowest: int = 0, stop: int
 class FrameGrid:
     """The visual tokens of one uncompressed clip: ``frames`` frames of ``rows`` x ``columns`` pooled tokens.
 
-    A frame is what the vision encoder takes as one: for the Qwen families a pair of sampled frames.
+    A frame is what the vision encoder takes as one, a temporal grid: in the Qwen families a pair of sampled frames.
 
     Raises:
         MethodError: a size is below 1.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from earlytom.errors import CompressionError
+from earlytom.errors import CompressionError, VideoError
 from earlytom.methods import make_method
 from earlytom.models import open_model
 from earlytom.runtime.compression import compress
@@ -25,7 +25,7 @@ from earlytom.video import Sampling, Video, read_video
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
-    from earlytom.trace import Trace
+    from earlytom.trace import Trace, VideoTrace
     from earlytom.video import Decoder, Source
 
 __all__ = ["Answer", "VideoQA", "load"]
@@ -44,7 +44,11 @@ class Answer:
         visual_tokens_uncompressed: what they would have been without compression.
         prefill_tokens: tokens of the prefill, text included.
         frames: frames that were sampled.
-        frames_left: frames that came out of the vision encoder.
+        frames_left: of these, how many came out of the vision encoder; a temporal grid that is left counts as the frames
+            that it holds, so that the two can be compared in every family.
+        temporal_grids: what the vision encoder took as one: single frames, or pairs of them in the Qwen families (the
+            last of an odd number is paired with itself). The trace counts in these.
+        temporal_grids_left: of these, how many came out of the vision encoder.
         ttft: seconds from calling ``generate`` with everything on the device to the first token on the host (vision
             encoder included; video decoding and preprocessing excluded).
         generation: seconds of the whole ``generate`` call.
@@ -59,6 +63,8 @@ class Answer:
     prefill_tokens: int
     frames: int
     frames_left: int
+    temporal_grids: int
+    temporal_grids_left: int
     ttft: float
     generation: float
     decoding: float
@@ -127,14 +133,24 @@ class VideoQA:
         return read_video(video, sampling or Sampling(frames=self.default_frames), decoder=decoder)
 
     def prepare_inputs(self, video: Video, question: str) -> dict[str, Any]:
-        """The processor's output for one question about one video, on the model's device, pixels in its dtype."""
-        inputs = self.processor(
-            text=[self._prompt(question, video)],
-            videos=[video.frames],
-            video_metadata=[_metadata(video)],
-            do_sample_frames=False,
-            return_tensors="pt",
-        )
+        """The processor's output for one question about one video, on the model's device, pixels in its dtype.
+
+        Raises:
+            VideoError: the processor refuses the frames: too few of them, or a shape that it does not take.
+        """
+        prompt = self._prompt(question, video)
+        try:
+            inputs = self.processor(
+                text=[prompt],
+                videos=[video.frames],
+                video_metadata=[_metadata(video)],
+                do_sample_frames=False,
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise VideoError(
+                f"{video.source}: the model's processor refuses frames of the shape {video.frames.shape}: {error}"
+            ) from error
         device, dtype = input_device(self.model), next(self.model.parameters()).dtype
         return {
             # Only pixels are in the model's dtype: seconds between frames would lose their digits.
@@ -281,8 +297,10 @@ class VideoQA:
                 visual_tokens=clip.tokens,
                 visual_tokens_uncompressed=clip.grid.tokens,
                 prefill_tokens=trace.last.prefill_tokens,
-                frames=clip.grid.frames,
-                frames_left=clip.frames_left,
+                frames=len(frames.frames),
+                frames_left=_frames_left(len(frames.frames), clip),
+                temporal_grids=clip.grid.frames,
+                temporal_grids_left=clip.frames_left,
                 ttft=(watch.time or finished) - ready,
                 generation=finished - ready,
                 decoding=decoded - started,
@@ -342,6 +360,12 @@ class VideoQA:
         streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         streamer.on_finalized_text = lambda text, stream_end=False: on_text(text) if text else None
         return options | {"streamer": streamer}
+
+
+def _frames_left(frames: int, clip: VideoTrace) -> int:
+    """How many of the sampled frames the temporal grids that are left hold."""
+    frames_per_grid = -(-frames // clip.grid.frames)
+    return min(frames, frames_per_grid * clip.frames_left)
 
 
 def _metadata(video: Video) -> dict[str, object]:
