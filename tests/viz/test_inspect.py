@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from earlytom.errors import EarlyTomError
 from earlytom.reduction import Reduction
 from earlytom.trace import VideoTrace
 from earlytom.types import FrameGrid
-from earlytom.viz.inspect import _ranges, dim_dropped, draw_clip, kept_masks, write_png
+from earlytom.viz.inspect import _ranges, check_writable, dim_dropped, draw_clip, kept_masks, write_png
 
 
 def trace(frames: int, side: int, kept: list[int], *, attention: bool = True) -> VideoTrace:
@@ -94,6 +95,40 @@ def test_the_right_frame_stands_for_a_merged_one() -> None:
     assert pictures == [20 * (frame + 1) for frame in clip.origin.survivors().tolist()]
 
 
+@pytest.mark.parametrize("frames", [12, 11])
+def test_a_pair_of_frames_is_drawn_side_by_side(frames: int) -> None:
+    pixels = np.stack([grey(1, value=20 * (number + 1))[0] for number in range(frames)])
+    clip = trace(6, 2, list(range(12)))
+    axes = draw_clip(pixels, clip).axes[0]
+    shown = [int(np.asarray(image.get_array())[0, 0, 0]) // 20 - 1 for image in axes.images]
+    assert shown == [0, 1, 4, 5, 8, 9]
+    assert [text.get_text() for text in axes.texts if "tokens" in text.get_text()] == [
+        "0-3  (4 tokens)",
+        "4-7  (4 tokens)",
+        f"8-{frames - 1}  (4 tokens)",
+    ]
+    edges = [image.get_extent() for image in axes.images]
+    for left, right in zip(edges[::2], edges[1::2], strict=True):
+        assert left[1] < right[0]
+        assert left[1] - left[0] == pytest.approx(right[1] - right[0])
+        assert left[2:] == right[2:]
+        # A pixel is as high as it is wide.
+        assert (left[2] - left[3]) / (left[1] - left[0]) == pytest.approx(60 / 90)
+
+
+def test_the_last_frame_of_an_odd_number_is_shown_as_the_encoder_got_it() -> None:
+    pixels = np.stack([grey(1, value=20 * (number + 1))[0] for number in range(5)])
+    clip = trace(6, 2, list(range(12)))
+    clip.grid, clip.origin = FrameGrid(frames=3, rows=2, columns=2), Reduction.identity(3)
+    figure = draw_clip(pixels, clip)
+    shown = [int(np.asarray(image.get_array())[0, 0, 0]) // 20 - 1 for image in figure.axes[0].images]
+    assert shown == [0, 1, 2, 3, 4, 4]
+    assert "4  (4 tokens)" in [text.get_text() for text in figure.axes[0].texts]
+    caption = figure.texts[1].get_text()
+    assert caption.startswith("5 frames, 3 temporal grids -> 3, 12 of 12 visual tokens kept (100.0%).\n")
+    assert caption.endswith("The last grid was filled up with the last frame.")
+
+
 @pytest.mark.parametrize(
     ("frames", "side", "height", "width"),
     [(4, 6, 96, 96), (64, 14, 90, 160), (128, 14, 160, 90), (128, 6, 40, 300), (2, 6, 300, 40)],
@@ -130,10 +165,28 @@ def test_methods_without_attention_or_segments_are_drawn() -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(EarlyTomError, match="the trace is of 4 frames, got 5"):
+    with pytest.raises(EarlyTomError, match="the trace is of 4 temporal grids, got 5 sampled frames"):
         draw_clip(grey(5), trace(4, 3, [0]))
     with pytest.raises(EarlyTomError, match="cannot be written"):
         write_png(draw_clip(grey(4), trace(4, 3, [0])), tmp_path / "missing" / "clip.png")
+
+
+def test_where_nothing_can_be_written_is_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "new.png", tmp_path / "file.png"):
+        check_writable(path)
+    for path, reason in (
+        (tmp_path / "missing" / "clip.png", "No such file or directory"),
+        (tmp_path / "file.png" / "clip.png", "Not a directory"),
+        (tmp_path / "folder.png", "Is a directory"),
+    ):
+        with pytest.raises(EarlyTomError, match=f"{path}: cannot be written: {reason}"):
+            check_writable(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EarlyTomError, match=r"new\.png: cannot be written: Permission denied"):
+        check_writable(tmp_path / "new.png")
+    assert not (tmp_path / "new.png").exists()
 
 
 @pytest.mark.parametrize(("numbers", "text"), [([3], "3"), ([3, 4, 5, 9], "3-5, 9"), ([1, 2, 7, 8], "1-2, 7-8")])

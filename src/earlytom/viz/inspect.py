@@ -1,14 +1,17 @@
 """The picture of one clip: frames with the dropped tokens dimmed, segments, and the attention that decided.
 
-Top: every frame that is left, by a representative input frame. A bar over the frames shows their segment. Bottom: the
-attention each token received, [frames left, tokens]; attention sinks are vertical stripes in it (supplementary,
-Figure 6).
+Top: every temporal grid that is left (what the vision encoder takes as one: a frame, in the Qwen families a pair of
+them), by the sampled frames of a representative input grid, side by side. A bar over the tiles shows their segment.
+Bottom: the attention each token received, [grids left, tokens]; attention sinks are vertical stripes in it
+(supplementary, Figure 6).
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from earlytom.trace import VideoTrace
 
-__all__ = ["check_matplotlib", "dim_dropped", "draw_clip", "kept_masks", "write_png"]
+__all__ = ["check_matplotlib", "check_writable", "dim_dropped", "draw_clip", "kept_masks", "write_png"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -35,7 +38,8 @@ _DPI = 130
 _DIM = 0.22  # brightness that is left of a dropped token
 _SEGMENT_COLOURS = ("#3b6fb6", "#d9822b", "#3f9b57", "#b5475a", "#7b5ea7", "#8c6d46", "#1f9ea3", "#a8912c")
 _OUTLINE = "#ffe066"
-_HEADER = 0.2  # inches over a frame for its bar, and as much for its caption
+_HEADER = 0.2  # inches over a tile for its bar, and as much for its caption
+_SEAM = 0.03  # inches between the frames of one tile
 
 
 def check_matplotlib() -> None:
@@ -44,8 +48,21 @@ def check_matplotlib() -> None:
         raise EarlyTomError("pictures need matplotlib, which is not installed: pip install earlytom[eval]")
 
 
+def check_writable(path: Path) -> None:
+    """Raise `EarlyTomError` when no file can be written at ``path``, before anything long is started."""
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not path.parent.is_dir():
+        number = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise EarlyTomError(f"{path}: cannot be written: {os.strerror(number)}")
+
+
 def kept_masks(clip: VideoTrace) -> Mask:
-    """Which tokens were kept: [N, rows, columns]."""
+    """Which tokens of each temporal grid that is left were kept: [N, rows, columns]."""
     grid = clip.grid
     masks = np.zeros((clip.frames_left, grid.tokens_per_frame), dtype=np.bool_)
     for frame, token in clip.kept_tokens():
@@ -80,22 +97,37 @@ def write_png(figure: Figure, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Tiles of the frames, in inches; the origin is the top left corner."""
+    """Tiles, one a temporal grid, in inches; the origin is the top left corner.
+
+    ``frame_width``: that of each of the ``frames`` sampled frames that a tile shows side by side.
+    """
 
     count: int
     columns: int
-    tile_width: float
+    frames: int
+    frame_width: float
     tile_height: float
     gap: float = 0.12
 
     @classmethod
-    def choose(cls, count: int, aspect: float, width: float) -> _Layout:
-        """As many columns as make the block about half as high as wide; never a few giant frames."""
-        columns = math.ceil(math.sqrt(count * aspect * 2.4))
+    def choose(cls, count: int, frames: int, aspect: float, width: float) -> _Layout:
+        """As many columns as make the block about half as high as wide; never a few giant tiles.
+
+        Args:
+            count: tiles.
+            frames: frames of each tile.
+            aspect: height of a frame over its width.
+            width: of the block.
+        """
+        columns = math.ceil(math.sqrt(count * aspect / frames * 2.4))
         columns = min(max(columns, 5), 14, max(count, 5))
         columns = math.ceil(count / math.ceil(count / columns)) if count > 5 else columns
-        tile = width / columns - cls.gap
-        return cls(count=count, columns=columns, tile_width=tile, tile_height=tile * aspect)
+        frame = (width / columns - cls.gap - (frames - 1) * _SEAM) / frames
+        return cls(count=count, columns=columns, frames=frames, frame_width=frame, tile_height=frame * aspect)
+
+    @property
+    def tile_width(self) -> float:
+        return self.frames * self.frame_width + (self.frames - 1) * _SEAM
 
     @property
     def rows(self) -> int:
@@ -109,17 +141,19 @@ class _Layout:
     def height(self) -> float:
         return self.rows * self.pitch
 
-    def place(self, frame: int) -> tuple[float, float]:
-        """Left and top edge of a frame's picture."""
-        row, column = divmod(frame, self.columns)
-        return column * (self.tile_width + self.gap), row * self.pitch + 2 * _HEADER
+    def place(self, tile: int, frame: int = 0) -> tuple[float, float]:
+        """Left and top edge of a frame of a tile."""
+        row, column = divmod(tile, self.columns)
+        left = column * (self.tile_width + self.gap) + frame * (self.frame_width + _SEAM)
+        return left, row * self.pitch + 2 * _HEADER
 
 
 def draw_clip(frames: Pixels, clip: VideoTrace, *, title: str = "") -> Figure:
     """Draw what happened to a clip.
 
     Args:
-        frames: [B, H, W, 3] uint8, the sampled frames.
+        frames: [F, H, W, 3] uint8, the sampled frames: as many as the clip has temporal grids, or so many of them to
+            each grid, with fewer to the last one where they do not come out even.
         clip: the trace of their compression.
         title: first line of the picture.
 
@@ -129,79 +163,95 @@ def draw_clip(frames: Pixels, clip: VideoTrace, *, title: str = "") -> Figure:
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    if len(frames) != clip.grid.frames:
-        raise EarlyTomError(f"the trace is of {clip.grid.frames} frames, got {len(frames)}")
-    count, margin, head = clip.frames_left, 0.35, 0.75
-    layout = _Layout.choose(count, frames.shape[1] / frames.shape[2], _WIDTH - 2 * margin)
+    shown, margin, head = clip.frames_of_grids(len(frames)), 0.35, 0.9
+    count, aspect = clip.frames_left, frames.shape[1] / frames.shape[2]
+    layout = _Layout.choose(count, len(shown[0]), aspect, _WIDTH - 2 * margin)
     heat = 0.0 if clip.attention is None else 1.0 + min(max(0.13 * count, 1.6), 6.0)
     total = head + layout.height + heat + 0.15
     figure = Figure(figsize=(_WIDTH, total), facecolor="white")
     figure.text(margin / _WIDTH, 1 - 0.3 / total, title, fontsize=12, fontweight="bold", va="center")
-    figure.text(margin / _WIDTH, 1 - 0.55 / total, _caption(clip), fontsize=9, color="0.3", va="center")
+    caption = f"{_counts(clip, len(frames))}\n{_legend(len(frames), layout.frames)}"
+    figure.text(margin / _WIDTH, 1 - 0.45 / total, caption, fontsize=9, color="0.3", va="top", linespacing=1.3)
     bottom = 1 - (head + layout.height) / total
     axes = figure.add_axes((margin / _WIDTH, bottom, 1 - 2 * margin / _WIDTH, layout.height / total))
-    _draw_frames(axes, frames, clip, layout)
+    _draw_tiles(axes, frames, clip, layout)
     if clip.attention is not None:
         low, high = 0.55 / total, (heat - 0.9) / total
         axes = figure.add_axes((0.95 / _WIDTH, low, 1 - 1.95 / _WIDTH, high))
-        _draw_attention(axes, figure.add_axes((1 - 0.9 / _WIDTH, low, 0.15 / _WIDTH, high)), clip)
+        bar_axes = figure.add_axes((1 - 0.9 / _WIDTH, low, 0.15 / _WIDTH, high))
+        _draw_attention(axes, bar_axes, clip, "frame" if layout.frames == 1 else "temporal grid")
     return figure
 
 
-def _caption(clip: VideoTrace) -> str:
-    kept, whole = clip.tokens, clip.grid.tokens
-    text = (
-        f"{clip.grid.frames} frames -> {clip.frames_left}, {kept} of {whole} visual tokens kept ({kept / whole:.1%}). "
-        f"Dark: dropped. Numbers: the sampled frames, from 0, that a picture stands for."
-    )
+def _counts(clip: VideoTrace, frames: int) -> str:
+    """What went in and what is left, in the unit that the encoder works with."""
+    kept, whole, grids = clip.tokens, clip.grid.tokens, clip.grid.frames
+    unit = f"{frames} frames" if frames == grids else f"{frames} frames, {grids} temporal grids"
+    text = f"{unit} -> {clip.frames_left}, {kept} of {whole} visual tokens kept ({kept / whole:.1%})."
     return text if clip.stepped_aside is None else f"{text} Left uncompressed: {clip.stepped_aside}."
 
 
-def _draw_frames(axes: Axes, frames: Pixels, clip: VideoTrace, layout: _Layout) -> None:
+def _legend(frames: int, frames_per_grid: int) -> str:
+    text = "Dark: dropped. Numbers: the sampled frames, from 0, that a picture stands for."
+    if frames_per_grid == 1:
+        return text
+    text = f"Each picture: the {frames_per_grid} frames of one temporal grid, which share their tokens. {text}"
+    odd = frames % frames_per_grid
+    return f"{text} The last grid was filled up with the last frame." if odd else text
+
+
+def _draw_tiles(axes: Axes, frames: Pixels, clip: VideoTrace, layout: _Layout) -> None:
     axes.set_axis_off()
-    masks, sources = kept_masks(clip), clip.sources()
-    pictures = clip.origin.survivors().tolist()
+    masks, sources = kept_masks(clip), clip.sampled_sources(len(frames))
+    shown, pictures = clip.frames_of_grids(len(frames)), clip.origin.survivors().tolist()
     segment_of = _segment_of(clip.details, clip.frames_left)
     size = min(7.5, max(5.3, 5.2 * layout.tile_width))
-    for frame, mask in enumerate(masks):
-        left, top = layout.place(frame)
-        right, bottom = left + layout.tile_width, top + layout.tile_height
-        shown = dim_dropped(_shrink(frames[pictures[frame]], layout.tile_width), mask)
-        axes.imshow(shown, extent=(left, right, bottom, top), interpolation="antialiased", zorder=1)
-        _outline(axes, mask, left, top, layout)
-        _draw_bar(axes, frame, segment_of, clip.details, layout, size)
-        text = f"{_ranges(sources[frame])}  ({int(mask.sum())} tokens)"
+    for tile, mask in enumerate(masks):
+        for place, frame in enumerate(shown[pictures[tile]]):
+            _draw_frame(axes, frames[frame], mask, layout.place(tile, place), layout)
+        _draw_bar(axes, tile, segment_of, clip.details, layout, size)
+        left, top = layout.place(tile)
+        text = f"{_ranges(sources[tile])}  ({int(mask.sum())} tokens)"
         axes.text(left, top - 0.05, text, fontsize=size, va="bottom", ha="left", clip_on=False)
     axes.set_xlim(0, layout.columns * (layout.tile_width + layout.gap))
     axes.set_ylim(layout.height, 0)
     axes.set_aspect("auto")
 
 
+def _draw_frame(axes: Axes, image: Pixels, kept: Mask, corner: tuple[float, float], layout: _Layout) -> None:
+    """A frame with its dropped tokens dimmed; ``corner``: its left and top edge."""
+    left, top = corner
+    extent = (left, left + layout.frame_width, top + layout.tile_height, top)
+    shown = dim_dropped(_shrink(image, layout.frame_width), kept)
+    axes.imshow(shown, extent=extent, interpolation="antialiased", zorder=1)
+    _outline(axes, kept, left, top, layout)
+
+
 def _draw_bar(
     axes: Axes,
-    frame: int,
+    tile: int,
     segment_of: Sequence[int | None],
     details: Mapping[str, object],
     layout: _Layout,
     size: float,
 ) -> None:
-    """The coloured bar over a frame; it runs on into the next frame of the same segment."""
+    """The coloured bar over a tile; it runs on into the next tile of the same segment."""
     from matplotlib.patches import Rectangle
 
-    segment = segment_of[frame]
+    segment = segment_of[tile]
     if segment is None:
         return
-    left, top = layout.place(frame)
-    goes_on = (frame + 1) % layout.columns != 0 and frame + 1 < layout.count and segment_of[frame + 1] == segment
+    left, top = layout.place(tile)
+    goes_on = (tile + 1) % layout.columns != 0 and tile + 1 < layout.count and segment_of[tile + 1] == segment
     colour = _SEGMENT_COLOURS[segment % len(_SEGMENT_COLOURS)]
     width = layout.tile_width + (layout.gap + 0.01 if goes_on else 0.0)
     axes.add_patch(Rectangle((left, top - 2 * _HEADER), width, _HEADER, facecolor=colour, linewidth=0))
-    frame_edge = Rectangle((left, top), layout.tile_width, layout.tile_height, fill=False, edgecolor=colour)
-    frame_edge.set_linewidth(1.6)
-    frame_edge.set_zorder(4)
-    axes.add_patch(frame_edge)
+    tile_edge = Rectangle((left, top), layout.tile_width, layout.tile_height, fill=False, edgecolor=colour)
+    tile_edge.set_linewidth(1.6)
+    tile_edge.set_zorder(4)
+    axes.add_patch(tile_edge)
     dynamic = details.get("dynamic")
-    kind = ("dynamic" if dynamic[frame] else "static") if isinstance(dynamic, list | tuple) else ""
+    kind = ("dynamic" if dynamic[tile] else "static") if isinstance(dynamic, list | tuple) else ""
     label = f"segment {segment} {kind}" if layout.tile_width > 1.15 else f"s{segment} {kind}"
     axes.text(
         left + 0.05, top - 1.5 * _HEADER, label.strip(), fontsize=size, color="white", va="center_baseline", ha="left"
@@ -215,7 +265,7 @@ def _outline(axes: Axes, kept: Mask, left: float, top: float, layout: _Layout) -
     if kept.all():
         return
     rows, columns = kept.shape
-    height, width = layout.tile_height / rows, layout.tile_width / columns
+    height, width = layout.tile_height / rows, layout.frame_width / columns
     thickness = min(0.7, 5 * min(height, width))  # points; thin enough for small tokens to show through
     edges = []
     for row, column in np.argwhere(kept).tolist():
@@ -235,7 +285,7 @@ def _outline(axes: Axes, kept: Mask, left: float, top: float, layout: _Layout) -
     axes.add_collection(LineCollection(edges, colors=_OUTLINE, linewidths=thickness, zorder=3))
 
 
-def _draw_attention(axes: Axes, bar_axes: Axes, clip: VideoTrace) -> None:
+def _draw_attention(axes: Axes, bar_axes: Axes, clip: VideoTrace, unit: str) -> None:
     received: Any = clip.attention
     values = received.detach().float().cpu().numpy()
     values = values / max(float(values.mean()), np.finfo(np.float32).tiny)
@@ -246,12 +296,12 @@ def _draw_attention(axes: Axes, bar_axes: Axes, clip: VideoTrace) -> None:
     bar.set_label("times the mean", fontsize=8)
     bar_axes.tick_params(labelsize=7)
     axes.set_title(
-        "Attention received by each token. Columns that are bright in every frame are attention sinks.",
+        f"Attention received by each token. Columns that are bright in every {unit} are attention sinks.",
         fontsize=9,
         loc="left",
     )
-    axes.set_xlabel(f"token of the frame, in raster order ({clip.grid.rows} x {clip.grid.columns})", fontsize=8)
-    axes.set_ylabel("frame that is left", fontsize=8)
+    axes.set_xlabel(f"token of the {unit}, in raster order ({clip.grid.rows} x {clip.grid.columns})", fontsize=8)
+    axes.set_ylabel(f"{unit} that is left", fontsize=8)
     row_starts = np.arange(0, tokens, clip.grid.columns)
     axes.set_xticks(row_starts)
     axes.set_yticks(np.arange(0, frames, max(1, math.ceil(frames / 24))))
@@ -288,7 +338,7 @@ def _segments(details: Mapping[str, object]) -> list[tuple[int, int]]:
 
 
 def _segment_of(details: Mapping[str, object], frames: int) -> list[int | None]:
-    """The segment of each frame that is left, ``None`` where the method knows none."""
+    """The segment of each temporal grid that is left, ``None`` where the method knows none."""
     numbers: list[int | None] = [None] * frames
     for number, (first, last) in enumerate(_segments(details)):
         numbers[first : last + 1] = [number] * (last + 1 - first)
