@@ -11,6 +11,7 @@ import pytest
 
 from earlytom.cli import session
 from earlytom.cli.options import ModelChoice
+from earlytom.shipped import shipped_model
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,15 @@ def shared_model(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Commands that would load the shipped model get the one that is loaded."""
     monkeypatch.setattr(session, "load_model", lambda choice: loaded)
     return loaded
+
+
+@pytest.fixture(scope="session")
+def loaded_twin() -> Any:
+    return session.load_model(ModelChoice(path=str(shipped_model("qwen2_5_vl")), device="cpu"))
+
+
+@pytest.fixture
+def shared_twin(loaded_twin: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Commands get the twin, whose encoder takes pairs of frames."""
+    monkeypatch.setattr(session, "load_model", lambda choice: loaded_twin)
+    return loaded_twin

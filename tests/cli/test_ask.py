@@ -164,7 +164,8 @@ def test_json_holds_answer_and_costs(clip: Path, shared_model: Any) -> None:
     assert document["question"] == "What?"
     assert document["method"] == "earlytom:retention=0.5"
     assert document["visual_tokens"] * 2 == document["visual_tokens_uncompressed"] == 8 * 36
-    assert document["frames"] == 8
+    assert document["frames"] == document["temporal_grids"] == 8
+    assert document["frames_left"] == document["temporal_grids_left"] <= 8
     assert document["ttft"] > 0
     assert document["trace"]["videos"][0]["tokens"] == 144
     assert "video decoding and preprocessing are not" in document["ttft_scope"]
@@ -203,7 +204,24 @@ def test_compare_table(clip: Path, shared_model: Any) -> None:
     assert result.exit_code == 0, result.stderr
     for words in ("answer", "72 of 288 (25.0%)", "8 -> 8", "prefill tokens", "TTFT, one run", "speed-up of TTFT"):
         assert words in result.stdout
+    assert "temporal grid" not in result.stdout
     assert "video decoding and preprocessing are not" in " ".join(result.stdout.split())
+
+
+def test_costs_are_told_in_sampled_frames_and_temporal_grids(clip: Path, shared_twin: Any) -> None:
+    options = ("--frames", "13", "--max-new-tokens", "2", "--method", "earlytom:merge_layers=1/3/5,least_frames=0.5")
+    result = invoke("ask", clip, "What?", *options)
+    assert result.exit_code == 0, result.stderr
+    left = json.loads(invoke("ask", clip, "What?", *options, "--json").stdout)
+    assert (left["frames"], left["temporal_grids"]) == (13, 7)
+    assert left["temporal_grids_left"] < 7
+    assert left["frames_left"] == 2 * left["temporal_grids_left"]
+    counts = f"13 frames -> {left['frames_left']} (7 temporal grids -> {left['temporal_grids_left']}), "
+    assert counts in result.stderr
+    compared = invoke("ask", clip, "What?", *options, "--compare", "--repeats", "1")
+    rows = [[part.strip() for part in line.strip("│").split("│")] for line in compared.stdout.splitlines()]
+    assert ["frames through the encoder", "13 -> 13", f"13 -> {left['frames_left']}"] in rows
+    assert ["as temporal grids", "7 -> 7", f"7 -> {left['temporal_grids_left']}"] in rows
 
 
 def test_a_slow_down_is_called_one() -> None:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from earlytom.cli import session
 from earlytom.cli.app import app
+from earlytom.shipped import shipped_model
+from families.processors import video_qa
 
 
 def invoke(*arguments: object) -> Result:
@@ -51,7 +54,7 @@ def test_json_counts_add_up(clip: Path, shared_model: Any) -> None:
 def test_stepping_aside_is_explained(clip: Path, shared_model: Any, tmp_path: Path) -> None:
     result = invoke("inspect", clip, "--frames", "1", "-o", tmp_path / "one.png")
     assert result.exit_code == 0, result.stderr
-    assert "Left uncompressed: a clip of one frame has no redundant frames." in result.stdout
+    assert "Left uncompressed: a clip of one frame (or one temporal grid) has no redundant frames." in result.stdout
     assert "Kept 36 of 36 visual tokens" in result.stdout
     assert (tmp_path / "one.png").stat().st_size > 1000
 
@@ -73,6 +76,63 @@ def test_the_picture_is_written(clip: Path, shared_model: Any, tmp_path: Path) -
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 1820
+
+
+@pytest.fixture(scope="module")
+def qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen3-VL as a folder that `from_pretrained` reads."""
+    folder, qa = tmp_path_factory.mktemp("models") / "qwen3_vl", video_qa("qwen3_vl")
+    qa.model.save_pretrained(folder)
+    qa.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("frames", [16, 9, 2])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_pairs_of_frames_are_told_as_temporal_grids(
+    clip: Path, tmp_path: Path, request: pytest.FixtureRequest, family: str, frames: int
+) -> None:
+    model = shipped_model(family) if family == "qwen2_5_vl" else request.getfixturevalue(family)
+    options = ("--model", model, "--device", "cpu", "--frames", frames, "--method", "earlytom:merge_layers=1/3/5")
+    path, grids = tmp_path / "clip.png", -(-frames // 2)
+    result = invoke("inspect", clip, *options, "--output", path)
+    assert result.exit_code == 0, result.stderr
+    assert path.stat().st_size > 1000
+    assert f"{frames} frames sampled: 0," in result.stdout
+    document = json.loads(invoke("inspect", clip, *options, "--json").stdout)
+    (video,) = document["videos"]
+    assert (video["sampled_frames"], video["temporal_grids"], video["frames"]) == (frames, grids, grids)
+    left = video["temporal_grids_left"]
+    counts = f"{frames} frames -> {min(2 * left, frames)} ({grids} temporal grids -> {left});"
+    assert counts in " ".join(result.stdout.split())
+    assert "tokens a temporal grid" in " ".join(result.stdout.split())
+    rows = [[part.strip() for part in line.strip("│").split("│")] for line in result.stdout.splitlines()]
+    assert "Temporal grids that are left" in result.stdout
+    made_of = [", ".join(map(str, sources)) for sources in document["sampled_sources"]]
+    assert [row[1] for row in rows if len(row) == 5 and row[0].isdigit()] == made_of
+    assert sorted(frame for sources in document["sampled_sources"] for frame in sources) == list(range(frames))
+    expected = [{2 * grid, min(2 * grid + 1, frames - 1)} for grid in range(grids)]
+    for grid, sources in zip(video["sources"], document["sampled_sources"], strict=True):
+        assert set(sources) == set.union(*(expected[number] for number in grid))
+    assert not any(words in result.stdout for words in ("Frames that are left", "Frame merging", "tokens a frame"))
+
+
+def test_too_few_frames_for_the_processor_are_one_line(clip: Path, qwen3_vl: Path) -> None:
+    result = invoke("inspect", clip, "--model", qwen3_vl, "--device", "cpu", "--frames", "1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: " in result.stderr
+    assert "clip.mp4: the model's processor refuses frames of the shape (1, 96, 128, 3)" in result.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "load_model", lambda choice: pytest.fail("a model was loaded"))
+    (tmp_path / "folder.png").mkdir()
+    for path, reason in ((tmp_path / "missing" / "x.png", "No such file"), (tmp_path / "folder.png", "Is a directory")):
+        result = invoke("inspect", clip, "--output", path)
+        assert result.exit_code == 1
+        assert f"{path}: cannot be written: {reason}" in result.stderr
 
 
 def test_picture_errors(clip: Path, shared_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

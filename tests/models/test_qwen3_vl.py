@@ -241,7 +241,7 @@ def test_placeholders_that_are_not_one_run_a_frame_are_refused(model, change) ->
     with (
         earlytom.compress(model, QUARTER),
         torch.no_grad(),
-        pytest.raises(earlytom.CompressionError, match="each of the 6 frames of video 0 together, 15 between"),
+        pytest.raises(earlytom.CompressionError, match="each of the 6 temporal grids of video 0 together, 15 between"),
     ):
         model(**inputs)
 

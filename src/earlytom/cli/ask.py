@@ -10,7 +10,7 @@ import typer
 
 from earlytom.cli import options
 from earlytom.cli.compare import compare_methods, comparison_table
-from earlytom.cli.display import note, on_terminal, output, print_json, progress, status, timing
+from earlytom.cli.display import frame_counts, note, on_terminal, output, print_json, progress, status, timing
 from earlytom.cli.session import TTFT_SCOPE, Session, describe_device, open_session
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _write(text: str) -> None:
 def _cost(answer: Answer, device: str) -> str:
     kept, whole = answer.visual_tokens, answer.visual_tokens_uncompressed
     line = (
-        f"{answer.frames} frames -> {answer.frames_left}, {kept} of {whole} visual tokens ({kept / whole:.1%}), "
+        f"{frame_counts(answer)}, {kept} of {whole} visual tokens ({kept / whole:.1%}), "
         f"prefill {answer.prefill_tokens} tokens, first run: TTFT {answer.ttft * 1000:.0f} ms "
         f"[{device}]. Use --compare for warmed-up times."
     )

@@ -110,6 +110,9 @@ def comparison_table(comparison: Comparison) -> Table:
     made.add_row(
         cell("frames through the encoder"), *(cell(f"{run.answer.frames} -> {run.answer.frames_left}") for run in runs)
     )
+    if any(run.answer.temporal_grids != run.answer.frames for run in runs):
+        grids = (f"{run.answer.temporal_grids} -> {run.answer.temporal_grids_left}" for run in runs)
+        made.add_row(cell("as temporal grids"), *map(cell, grids))
     made.add_row(cell("prefill tokens"), *(cell(run.answer.prefill_tokens) for run in runs))
     repeats = len(comparison.baseline.ttfts)
     measure = f"TTFT, median of {repeats}" if repeats > 1 else "TTFT, one run"

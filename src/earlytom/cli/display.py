@@ -6,14 +6,29 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["cell", "fail", "note", "on_terminal", "output", "print_json", "progress", "status", "table", "timing"]
+if TYPE_CHECKING:
+    from earlytom.runtime.pipeline import Answer
+
+__all__ = [
+    "cell",
+    "fail",
+    "frame_counts",
+    "note",
+    "on_terminal",
+    "output",
+    "print_json",
+    "progress",
+    "status",
+    "table",
+    "timing",
+]
 
 # Lines of a pipe or a file need not end where those of an 80-column terminal do.
 _PIPE_WIDTH = 120
@@ -46,6 +61,14 @@ def note(message: str) -> None:
 def timing(message: str) -> None:
     """Print what something cost, beside the result."""
     _messages().print(Text(message, style="dim"), soft_wrap=True)
+
+
+def frame_counts(answer: Answer) -> str:
+    """Frames before and after merging, and temporal grids where these are not single frames."""
+    counts = f"{answer.frames} frames -> {answer.frames_left}"
+    if answer.temporal_grids == answer.frames:
+        return counts
+    return f"{counts} ({answer.temporal_grids} temporal grids -> {answer.temporal_grids_left})"
 
 
 def status(message: str) -> AbstractContextManager[object]:

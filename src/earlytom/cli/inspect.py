@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from earlytom.cli import options
-from earlytom.cli.display import cell, note, output, print_json, status, table
+from earlytom.cli.display import cell, frame_counts, note, output, print_json, status, table
 from earlytom.cli.session import Session, describe_device, open_session
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earlytom.runtime.pipeline import Answer
     from earlytom.trace import Trace, VideoTrace
 
 __all__ = ["inspect"]
@@ -50,6 +51,9 @@ def inspect(
 ) -> None:
     """Show what a method does to a VIDEO: merged frames, segments, kept tokens.
 
+    Where the vision encoder takes a pair of frames as one temporal grid (Qwen models), it is grids that merge and that
+    keep tokens; the sampled frames that they were made of are told.
+
     Example:
 
       earlytom inspect clip.mp4 --retention 0.1 --output clip.png
@@ -59,9 +63,10 @@ def inspect(
     chosen = options.build_method(method, retention, preset)
     clip = options.choose_clip(video, frames, fps, max_frames, decoder)
     if picture is not None:
-        from earlytom.viz.inspect import check_matplotlib
+        from earlytom.viz.inspect import check_matplotlib, check_writable
 
         check_matplotlib()
+        check_writable(picture)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for told in session.notes:
@@ -72,10 +77,9 @@ def inspect(
         _draw(session, answer.trace, picture)
     if as_json:
         head = {"video": str(video), "model": model or "shipped", "device": describe_device(session.qa)}
-        kept = {"kept_tokens": _kept_by_frame(answer.trace.videos[0])}
-        print_json(head | answer.trace.to_dict() | kept | {"picture": picture and str(picture)})
+        print_json(head | answer.trace.to_dict() | _by_grid(answer) | {"picture": picture and str(picture)})
         return
-    _show(output(), answer.trace, picture)
+    _show(output(), answer, picture)
 
 
 def _draw(session: Session, trace: Trace, path: Path) -> None:
@@ -86,20 +90,21 @@ def _draw(session: Session, trace: Trace, path: Path) -> None:
         write_png(draw_clip(session.video.frames, trace.videos[0], title=title), path)
 
 
-def _show(console: Console, trace: Trace, picture: Path | None) -> None:
-    clip = trace.videos[0]
+def _show(console: Console, answer: Answer, picture: Path | None) -> None:
+    trace, clip = answer.trace, answer.trace.videos[0]
+    unit = "frame" if answer.temporal_grids == answer.frames else "temporal grid"
     console.print(_describe_clip(clip.source))
     console.print(f"Method: {trace.method}", soft_wrap=True)
     if clip.stepped_aside:
         console.print(f"Left uncompressed: {clip.stepped_aside}.")
     if clip.merges:
-        console.print(_merge_table(clip))
-    console.print(_frame_table(clip))
+        console.print(_merge_table(clip, unit))
+    console.print(_grid_table(clip, answer.frames, unit))
     kept, whole = clip.tokens, clip.grid.tokens
     console.print(
         f"Kept {kept} of {whole} visual tokens ({kept / whole:.1%}), budget {clip.budget}; "
-        f"{clip.grid.frames} frames -> {clip.frames_left}; "
-        f"{clip.grid.rows} x {clip.grid.columns} tokens a frame; prefill {trace.last.prefill_tokens} tokens."
+        f"{frame_counts(answer)}; "
+        f"{clip.grid.rows} x {clip.grid.columns} tokens a {unit}; prefill {trace.last.prefill_tokens} tokens."
     )
     for step in trace.last.language:
         console.print(
@@ -119,8 +124,9 @@ def _describe_clip(source: Mapping[str, object]) -> str:
     )
 
 
-def _merge_table(clip: VideoTrace) -> Any:
-    made = table(["after layer", "frames", "tau_seg", "segments (of the frames before)"], title="Frame merging")
+def _merge_table(clip: VideoTrace, unit: str) -> Any:
+    columns = ["after layer", f"{unit}s", "tau_seg", f"segments (of the {unit}s before)"]
+    made = table(columns, title=f"{unit.capitalize()} merging")
     for merge in clip.merges:
         threshold = merge.details.get("tau_seg")
         made.add_row(
@@ -139,31 +145,32 @@ def _spans(segments: object) -> str:
     return "  ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in segments)
 
 
-def _frame_table(clip: VideoTrace) -> Any:
-    columns = ["frame", "made of (sampled frames, from 0)", "segment", "kind", "kept tokens"]
-    made = table(columns, title="Frames that are left", right=("frame", "segment", "kept tokens"))
+def _grid_table(clip: VideoTrace, frames: int, unit: str) -> Any:
+    columns = [unit, "made of (sampled frames, from 0)", "segment", "kind", "kept tokens"]
+    made = table(columns, title=f"{unit.capitalize()}s that are left", right=(unit, "segment", "kept tokens"))
     segments = cast("list[tuple[int, int]]", clip.details.get("segments") or [])
     dynamic = cast("list[bool]", clip.details.get("dynamic") or [])
-    kept = Counter(frame for frame, _ in clip.kept_tokens())
+    kept = Counter(grid for grid, _ in clip.kept_tokens())
     last_segment = None
-    for frame, sources in enumerate(clip.sources()):
-        segment = next((number for number, (low, high) in enumerate(segments) if low <= frame <= high), None)
+    for grid, sources in enumerate(clip.sampled_sources(frames)):
+        segment = next((number for number, (low, high) in enumerate(segments) if low <= grid <= high), None)
         if last_segment is not None and segment != last_segment:
             made.add_section()
         last_segment = segment
         made.add_row(
-            cell(frame),
+            cell(grid),
             cell(", ".join(map(str, sources))),
             cell("-" if segment is None else segment),
-            cell(("dynamic" if dynamic[frame] else "static") if dynamic else "-"),
-            cell(kept[frame]),
+            cell(("dynamic" if dynamic[grid] else "static") if dynamic else "-"),
+            cell(kept[grid]),
         )
     return made
 
 
-def _kept_by_frame(clip: VideoTrace) -> list[list[int]]:
-    """For each frame that is left its kept tokens, in raster order."""
+def _by_grid(answer: Answer) -> dict[str, list[list[int]]]:
+    """For each temporal grid that is left the sampled frames it was made of, and its kept tokens in raster order."""
+    clip = answer.trace.videos[0]
     kept: list[list[int]] = [[] for _ in range(clip.frames_left)]
-    for frame, token in clip.kept_tokens():
-        kept[frame].append(token)
-    return kept
+    for grid, token in clip.kept_tokens():
+        kept[grid].append(token)
+    return {"sampled_sources": clip.sampled_sources(answer.frames), "kept_tokens": kept}

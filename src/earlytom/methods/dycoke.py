@@ -73,7 +73,7 @@ class DyCoke(Method):
 
     def steps_aside(self, grid: FrameGrid) -> str | None:
         if self.compat == "official" and grid.frames <= _GROUP:
-            return f"the authors' code fails for clips of {_GROUP} frames or fewer"
+            return f"the authors' code fails for clips of {_GROUP} frames or fewer, or as many temporal grids"
         return None
 
     def budget(self, grid: FrameGrid) -> int:

@@ -131,7 +131,7 @@ class EarlyTom(Method):
         if self.compat == "official":
             return None
         if grid.frames == 1:
-            return "a clip of one frame has no redundant frames"
+            return "a clip of one frame (or one temporal grid) has no redundant frames"
         if grid.tokens < _FEWEST_TOKENS:
             return f"{grid.tokens} visual tokens are too few to be worth compressing"
         return None

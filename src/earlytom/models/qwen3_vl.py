@@ -180,7 +180,7 @@ def _check_frames(config: Any, prompt: HostPrompt, grids: Sequence[FrameGrid]) -
         closed = ids[(last + 1).clamp_max(len(ids) - 1)] == config.vision_end_token_id
         if not bool((together & inside & opened & closed).all()):
             raise CompressionError(
-                f"the prompt must hold the placeholders of each of the {grid.frames} frames of video {number} "
+                f"the prompt must hold the placeholders of each of the {grid.frames} temporal grids of video {number} "
                 f"together, {grid.tokens_per_frame} between a vision_start (id {config.vision_start_token_id}) and a "
                 f"vision_end (id {config.vision_end_token_id}) of its own; pass the processor's input_ids unchanged"
             )
