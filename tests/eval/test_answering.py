@@ -48,3 +48,11 @@ def test_a_method_that_does_not_fit_is_refused_at_once(qa) -> None:
 def test_what_only_a_clip_shows_to_be_unfit_is_told_as_the_method_s_fault(qa) -> None:
     with pytest.raises(earlytom.MethodError, match="fastvid does not fit this model: the vision tower has no"):
         check_fit(qa, parse_method("fastvid"))
+
+
+@pytest.mark.parametrize(("architecture", "frames"), [("llava_onevision", 5), ("qwen2_5_vl", 5), ("qwen2_5_vl", 6)])
+def test_frames_left_are_sampled_ones(architecture, frames) -> None:
+    model = earlytom.VideoQA.load(earlytom.shipped_model(architecture), device="cpu")
+    task = make_task(Benchmark(source="frames", frames=frames, skills=("colour", "shape")), 1)
+    assert task is not None
+    assert ModelAnswerer(model, parse_method("none")).answer(task).frames_left == frames

@@ -36,7 +36,7 @@ class Reply:
         texts: one a question.
         visual_tokens: tokens of the clip that went into the language model.
         tokens_per_layer: of these, what a layer of the language model worked on, mean over its layers.
-        frames_left: frames that came out of the vision encoder.
+        frames_left: of the sampled frames, how many came out of the vision encoder (`earlytom.Answer.frames_left`).
         ttft: seconds to the first token of a question asked alone; ``None`` where nothing was timed.
     """
 

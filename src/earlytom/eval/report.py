@@ -18,8 +18,8 @@ NOTES = (
     "Brackets: 95% intervals from resampled clips. Differences are against method none on the same questions, in "
     "points; p is McNemar's exact test over all of them. Over random: the same against as many tokens at random. "
     "Accuracy over all skills is the mean of the skills'. Tokens: visual tokens that go into the language model; a "
-    "layer: how many of them its layers work on, on average; frames: those that come out of the vision encoder. TTFT "
-    "is the median of single questions."
+    "layer: how many of them its layers work on, on average; frames: of those sampled, how many come out of the vision "
+    "encoder (a pair that it takes as one counts as two). TTFT is the median of single questions."
 )
 
 

@@ -34,7 +34,8 @@ class Row:
             better.
         visual_tokens: tokens of a clip that went into the language model, mean over the clips.
         tokens_per_layer: of these, what a layer of the language model worked on: mean over its layers and the clips.
-        frames_left: frames of a clip that came out of the vision encoder, mean over the clips.
+        frames_left: of the sampled frames of a clip, how many came out of the vision encoder (a temporal grid counts
+            as the frames that it holds), mean over the clips.
         ttft: seconds to the first token, median over the timed clips, of whatever skill; ``None`` where no model was
             timed.
         difference: accuracy less that of method ``none`` on the same questions; ``None`` for ``none`` itself.
