@@ -10,7 +10,6 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from earlytom.errors import ModelError
-from earlytom.models.wrapping import is_compiled, unwrap
 
 if TYPE_CHECKING:
     from earlytom.models.base import ModelAdapter
@@ -75,6 +74,8 @@ def open_model(model: Any) -> tuple[ModelAdapter, Any]:
     Raises:
         ModelError: see `find_adapter`; or a wrapper that cannot be looked through.
     """
+    from earlytom.models.wrapping import unwrap
+
     stock = unwrap(model, {name for family in FAMILIES.values() for name in family.classes})
     return find_adapter(stock), stock
 
@@ -85,6 +86,8 @@ def find_adapter(model: Any) -> ModelAdapter:
     Raises:
         ModelError: not a supported model, or a state of it that cannot be compressed; says what is supported.
     """
+    from earlytom.models.wrapping import is_compiled
+
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if not isinstance(model_type, str):
         raise ModelError(

@@ -44,8 +44,8 @@ class Answer:
         visual_tokens_uncompressed: what they would have been without compression.
         prefill_tokens: tokens of the prefill, text included.
         frames: frames that were sampled.
-        frames_left: of these, how many came out of the vision encoder; a temporal grid that is left counts as the frames
-            that it holds, so that the two can be compared in every family.
+        frames_left: of these, how many came out of the vision encoder; a temporal grid that is left counts as the
+            frames that it holds, so that the two can be compared in every family.
         temporal_grids: what the vision encoder took as one: single frames, or pairs of them in the Qwen families (the
             last of an odd number is paired with itself). The trace counts in these.
         temporal_grids_left: of these, how many came out of the vision encoder.
