@@ -60,7 +60,7 @@ def test_official_equals_the_authors_two_passes(tokens, retention) -> None:
         return
     reduction = method.select_tokens(tokens, method.budget(tokens.grid)).reduction
     assert reduction.outputs == method.budget(tokens.grid)
-    assert reduction.source.tolist() == official_naively(tokens.features, (4 - 4 * retention) / 3)
+    assert reduction.source.tolist() == official_naively(tokens.features, round((4 - 4 * retention) / 3, 12))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,14 @@ def test_official_counts_are_those_of_the_authors_code(frames, side, rate, token
     """methods.md, section 7: 49.4, 35.1 and 28.1% of 32 frames; 48.3 and 26.6% of 64."""
     method = DyCoke(retention=(4 - 3 * rate) / 4, compat="official")
     assert method.budget(FrameGrid(frames=frames, rows=side, columns=side)) == tokens
+
+
+@pytest.mark.parametrize(("retention", "rate", "tokens"), [(0.475, 0.7, 3), (0.325, 0.9, 0), (0.7, 0.4, 6)])
+def test_official_counts_are_those_of_the_authors_own_knob(retention, rate, tokens) -> None:
+    """Of ten tokens: 1 - 0.7 is a little more than 0.3, 1 - 0.9 a little less than 0.1, and they cut off."""
+    assert int((1 - rate) * 10) == tokens
+    counts = DyCoke(retention=retention, compat="official")._official_counts(8, 10)
+    assert counts[1] == tokens
 
 
 @quick

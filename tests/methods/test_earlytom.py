@@ -20,6 +20,7 @@ from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
 from reference.selection import select_naively
 from reference.strategies import quick, scene_clips, variants
+from reference.token_clips import visual_tokens
 
 VARIANTS = ["default", "official", "paper"]
 
@@ -349,6 +350,13 @@ def test_official_gives_what_merging_saved_to_the_frames_that_are_left() -> None
     assert counts == [math.ceil(196 * 0.1 * 32 / 17)] * 17
     everything = EarlyTom(retention=0.25, compat="official", tau_seg=0.8)
     assert everything.select_tokens(pooled_tokens(4, 32, torch.eye(4)), 1568).reduction.outputs == 4 * 196
+
+
+def test_official_rounds_the_retention_itself_where_nothing_merged() -> None:
+    """0.1 * 24 / 24 is more than 0.1: a static frame of 25 tokens would keep round(2.5000000000000004) = 3 of them."""
+    tokens = replace(visual_tokens(24, 5, 5), frame_similarity=torch.ones(24, 24))
+    method = EarlyTom(retention=0.1, compat="official", tau_seg=0.8, max_window=25)
+    assert method.select_tokens(tokens, 60).details["tokens_per_frame"] == [3, *[2] * 22, 3]
 
 
 @pytest.mark.parametrize("compat", VARIANTS)

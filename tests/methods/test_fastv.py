@@ -72,6 +72,11 @@ def test_published_settings() -> None:
     assert FastV().retention == 0.25
 
 
+def test_the_kept_share_is_one_less_the_ratio_in_floats() -> None:
+    """1 - 0.7 is 0.30000000000000004, and 15 of it round to 5."""
+    assert len(kept(FastV(ratio=0.7), torch.rand(15))) == 5 > round(15 * 0.3)
+
+
 def test_everything_enters_the_language_model() -> None:
     grid = FrameGrid(frames=32, rows=14, columns=14)
     assert FastV(retention=0.1).budget(grid) == 6272

@@ -22,6 +22,7 @@ from reference.fastvid import cut_naively, exact_plan_naively, fastvid_naively, 
 from reference.scenes import EXTREMES, extreme_features, retentions, scene_clip, scene_clips
 from reference.similarity import cosine_naively
 from reference.strategies import quick
+from reference.token_clips import visual_tokens
 from reference.windows import apportion_naively
 
 compats = st.sampled_from(["default", "official"])
@@ -81,10 +82,23 @@ def test_order_budget_and_weights(tokens, retention, compat) -> None:
 )
 def test_official_counts_are_those_of_the_authors(retention, salient, context) -> None:
     """methods.md, section 5: 19, 29, 39 and 49 of 196 tokens."""
-    plan = FastVID(retention=retention, compat="official")._official_plan([(0, 0), (1, 8)], 1.0, 196)
+    plan = FastVID(compat="official")._official_plan([(0, 0), (1, 8)], retention, 196)
     assert plan.salient == [salient] * 9
     assert plan.anchors[0] == context
     assert plan.anchors[1:] == [0, 0, 0, context * 8 // 2, 0, 0, 0, context * 8 // 2]
+
+
+def test_official_cuts_products_of_binary_floats_off() -> None:
+    """0.29 * 100 is a little less than 29; what merging saved is given back as EarlyTom's authors do."""
+    assert official_counts(retention=0.29, frames=24, merged_from=24) == [28] * 24
+    assert official_counts(retention=0.29, frames=12, merged_from=24) == [57] * 12
+    assert official_counts(retention=0.1, frames=3, merged_from=3) == [10] * 3
+
+
+def official_counts(retention: float, frames: int, merged_from: int) -> list[int]:
+    tokens = visual_tokens(frames, 10, 10, merged_from=merged_from)
+    method = FastVID(retention=retention, compat="official", scores="received", context_share=0.0)
+    return method.select_tokens(tokens, 1).details["tokens_per_frame"]
 
 
 def test_static_frames_are_cut_into_the_least_number_of_segments_the_earliest_first() -> None:

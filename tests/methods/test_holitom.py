@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,13 @@ def test_static_tokens_are_the_mean_over_the_window_in_its_first_frame() -> None
 def test_the_authors_thresholds_are_the_default() -> None:
     assert [HoliTom(retention=retention)._threshold for retention in (0.05, 0.10, 0.15, 0.25)] == [0.65, 0.65, 0.8, 0.8]
     assert HoliTom(tau=0.3)._threshold == 0.3
+
+
+def test_official_divides_the_retention_by_the_share_that_is_left() -> None:
+    """4 frames of 25 tokens, 70 left: 7 * (0.1 / (70 / 100)) is a little more than 1, 7 * (0.1 * 100 / 70) is 1."""
+    method = HoliTom(retention=0.1, compat="official")
+    assert method._counts(10, 100, 25, [(0, 1), (2, 3)], [18, 12]) == ([3, 2], [2, 2, 2, 2])
+    assert math.ceil(7 * (0.1 / (70 / 100))) == 2 > math.ceil(7 * (0.1 * 100 / 70))
 
 
 def test_attention_comes_from_the_last_layer_and_is_needed() -> None:

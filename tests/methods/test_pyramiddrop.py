@@ -93,6 +93,19 @@ def test_half_of_an_even_number_is_half_of_it() -> None:
         assert [len(left) for left in kept] == [max(1, tokens // 2), max(1, tokens // 4), max(1, tokens // 8)]
 
 
+def test_ratios_solved_for_cut_off_like_ratios_written_out() -> None:
+    """0.7 squared is 0.48999999999999994 in floats; 0.29 of 100 stays 28 as in the authors' code."""
+    retention = (1 + 0.7 + 0.49 + 0.343) / 4
+    for tokens in (100, 1000):
+        solved, written = (
+            run(method, [torch.arange(tokens) / tokens] * 3, depth=28)[1]
+            for method in (PyramidDrop(retention=retention), PyramidDrop(ratios=(0.7, 0.49, 0.343)))
+        )
+        assert solved == written
+    _, kept = run(PyramidDrop(layers=(7,), ratios=(0.29,)), [torch.rand(100)], depth=28)
+    assert len(kept[0]) == 28
+
+
 def test_the_schedule_of_the_tables() -> None:
     """The counting that reproduces the other published rows, MACs of 28 layers of width 3584, gives about 10.5 T."""
     method = PyramidDrop(schedule="tables", retention=0.27176)

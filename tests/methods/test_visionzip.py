@@ -27,7 +27,7 @@ def test_equals_the_naive_reference(tokens, retention, compat, share) -> None:
     frames, per_frame = tokens.features.shape[:2]
     counts = shares_naively(budget, frames)
     if compat == "official":
-        counts = [max(1, round(per_frame * min(1.0, retention * tokens.grid.frames / frames)))] * frames
+        counts = [max(1, round(per_frame * min(1.0, retention / (frames / tokens.grid.frames))))] * frames
     dominant = [min(int(count * share), max(0, count - 1)) for count in counts]
     contextual = [count - several for count, several in zip(counts, dominant, strict=True)]
     places, values = zip_naively(
@@ -59,6 +59,12 @@ def test_official_counts_for_frames_of_169_tokens(retention, dominant, contextua
     decision, _, _ = decide(VisionZip(retention=retention, compat="official"), visual_tokens(2, 13, 13))
     assert decision.details["dominant_tokens"] == [dominant] * 2
     assert decision.details["contextual_tokens"] == [contextual] * 2
+
+
+def test_official_rounds_the_retention_itself_where_nothing_merged() -> None:
+    """0.1 * 24 / 24 is more than 0.1, and would keep 3 of 25 tokens."""
+    decision, _, _ = decide(VisionZip(retention=0.1, compat="official"), visual_tokens(24, 5, 5))
+    assert decision.details["tokens_per_frame"] == [2] * 24
 
 
 def test_retention_one_changes_no_bit() -> None:

@@ -25,6 +25,11 @@ def test_budget_rounds_half_to_even_and_is_at_least_one() -> None:
     assert token_budget(0.001, 100) == 1
 
 
+def test_budget_is_one_product_of_floats() -> None:
+    """3 frames of 15 tokens: 0.1 * 45 is 4.5, while 0.1 * 3 * 15 is a little more."""
+    assert token_budget(0.1, 3 * 15) == 4 < round(0.1 * 3 * 15)
+
+
 @quick
 @given(retentions, st.integers(1, 100_000))
 def test_budget_lies_within_the_clip_and_next_to_the_share(retention, tokens) -> None:
@@ -46,6 +51,28 @@ def test_floor_is_the_least_number_of_frames_that_hold_the_budget(budget, tokens
 )
 def test_saved_frames_give_their_share_to_the_others(retention, frames, left, expected) -> None:
     assert rescaled_retention(retention, frames, left) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("retention", "frames", "left", "recorded"),
+    [
+        (0.25, 24, 11, 0.5454545454545455),
+        (0.25, 13, 10, 0.32499999999999996),
+        (0.2, 3, 3, 0.2),
+        (0.1, 3, 3, 0.1),
+        (0.1, 24, 24, 0.1),
+    ],
+)
+def test_rescaled_retention_is_the_authors_to_the_last_bit(retention, frames, left, recorded) -> None:
+    """Recorded from their code, the last one but computed: r * B / N differs in every row."""
+    assert rescaled_retention(retention, frames, left) == recorded
+    assert retention * frames / left != recorded
+
+
+@quick
+@given(retentions, st.integers(1, 768))
+def test_where_nothing_merged_retention_is_not_touched(retention, frames) -> None:
+    assert rescaled_retention(retention, frames, frames) == retention
 
 
 @quick

@@ -54,6 +54,12 @@ def test_three_sources_weigh_as_the_authors_code_weighs_them() -> None:
     assert mean.to_rows() == [[(0, 0.25), (1, 0.25), (2, 0.25), (3, 0.25)]]
 
 
+def test_the_kept_share_is_one_less_the_ratio_in_floats() -> None:
+    """1 - 0.7 is 0.30000000000000004, and 15 of it round to 5; 15 * 0.3 = 4.5 would round to 4."""
+    reduction = merge_dropped_tokens(torch.randn(15, 4), torch.rand(15), ratio=0.7, sequential=True)
+    assert reduction.outputs == 5 > round(15 * 0.3)
+
+
 def test_outputs_are_anchored_at_the_kept_tokens_even_where_an_earlier_token_joined() -> None:
     hidden = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     reduction = merge_dropped_tokens(hidden, torch.tensor([0.1, 0.9, 0.5]), ratio=0.4, sequential=False)

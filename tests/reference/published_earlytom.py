@@ -94,7 +94,7 @@ def published_tokens(
         pooled = (math.ceil(side / 2), math.ceil(side / 2))
         scores = torch.nn.functional.interpolate(received, size=pooled, mode="bilinear").flatten(1)
     with clock.stage("selection"):
-        rescaled = min(settings.retention * pixels.shape[0] / features.shape[0], 1.0)
+        rescaled = min(settings.retention / (features.shape[0] / pixels.shape[0]), 1.0)
         kept = select(features, scores, segments, rescaled)
     with clock.stage("assembly"):
         tokens = torch.cat([kept, inner.image_newline[None].to(kept.dtype)])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DyCoke"]
 
 _GROUP = 4
+_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +101,10 @@ class DyCoke(Method):
         return Decision(reduction=Reduction.keep(kept, frames * per_frame), details=details)
 
     def _official_counts(self, frames: int, per_frame: int) -> list[int]:
-        """Tokens of each frame in the authors' code."""
-        pruned = min(per_frame, int((1 - (4 - 4 * self.retention) / 3) * per_frame))
+        """Tokens of each frame in the authors' code, ``int((1 - k) * P)`` in the frames that are pruned."""
+        # Their knob is k: 0.7 for a retention of 0.475, not the 0.7000000000000001 that the division gives.
+        rate = round((4 - 4 * self.retention) / 3, _DIGITS)
+        pruned = min(per_frame, int((1 - rate) * per_frame))
         compared = {*range(1, frames, 2), *range(2, frames - 2, _GROUP)}
         counts = [pruned if frame in compared else per_frame for frame in range(frames)]
         return [*counts[:-1], 0] if frames % 2 else counts

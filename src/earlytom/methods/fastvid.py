@@ -100,7 +100,7 @@ class FastVID(Method):
         return EncoderPlan(attention_layer=encoder.last_global_layer)
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
-        from earlytom.ops import cut_at_changes, merge_into_anchors, paired_cosines
+        from earlytom.ops import cut_at_changes, merge_into_anchors, paired_cosines, rescaled_retention
 
         if tokens.attention is None:
             raise MethodError("FastVID selects tokens by attention, but the encoder gave none")
@@ -113,7 +113,8 @@ class FastVID(Method):
         if self.compat == "default":
             plan = self._exact_plan(segments, budget, per_frame)
         else:
-            plan = self._official_plan(segments, tokens.grid.frames / frames, per_frame)
+            rescaled = rescaled_retention(self.retention, tokens.grid.frames, frames)
+            plan = self._official_plan(segments, rescaled, per_frame)
         reduction = merge_into_anchors(
             tokens.features.detach(),  # what is kept does not depend on gradients, its values do
             tokens.attention,
@@ -171,11 +172,11 @@ class FastVID(Method):
             room -= 1
         return min(context, room * carriers)
 
-    def _official_plan(self, segments: Sequence[Segment], rescaling: float, per_frame: int) -> AnchorPlan:
+    def _official_plan(self, segments: Sequence[Segment], retention: float, per_frame: int) -> AnchorPlan:
         """The counts of the authors' code for LLaVA-OneVision; what does not divide is lost."""
         from earlytom.ops import AnchorPlan
 
-        whole = min(per_frame, max(1, int(per_frame * self.retention * rescaling)))
+        whole = min(per_frame, max(1, int(per_frame * retention)))
         context = int(whole * self.context_share)
         anchors: list[int] = []
         for segment in segments:

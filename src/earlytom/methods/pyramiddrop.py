@@ -36,6 +36,7 @@ __all__ = ["PyramidDrop"]
 
 _SCHEDULES = {"paper": (8, 16, 24, 32), "tables": (5, 13, 21, 28)}
 """Boundaries of each schedule, and the depth they were made for."""
+_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,8 @@ class PyramidDrop(Method):
         """The share of the visual tokens that each boundary leaves."""
         if self.ratios is None:
             factor = _solved_factor(self.retention, layers, depth)
-            return tuple(factor**stage for stage in range(1, len(layers) + 1))
+            # As it would be written out: 0.49, not the 0.48999999999999994 that is 0.7 squared.
+            return tuple(round(factor**stage, _DIGITS) for stage in range(1, len(layers) + 1))
         if len(self.ratios) != len(layers):
             raise MethodError(f"ratios {self.ratios} must be as many as the boundaries, which are at layers {layers}")
         return self.ratios
@@ -145,7 +147,7 @@ def _solved_factor(retention: float, layers: Sequence[int], depth: int) -> float
         mean = sum(length * middle**stage for stage, length in enumerate(lengths)) / depth
         low, high = (middle, high) if mean < retention else (low, middle)
     # Rounded, so that 0.5 is not 0.4999999999999999 and int(n * 0.5) not one less than half.
-    return round(high, 12)
+    return round(high, _DIGITS)
 
 
 def _checked_layers(layers: object) -> tuple[int, ...]:

@@ -9,7 +9,11 @@ __all__ = ["apportion", "exact_counts", "frame_floor", "published_counts", "resc
 
 
 def token_budget(retention: float, tokens: int) -> int:
-    """The number of visual tokens that the language model gets: ``round(retention * tokens)``, at least 1."""
+    """The number of visual tokens that the language model gets: ``round(retention * tokens)``, at least 1.
+
+    ``tokens`` are those of the whole clip, so that there is one product of floats and one rounding, half to even. The
+    budget is this package's own; no published code has it.
+    """
     return min(tokens, max(1, round(retention * tokens)))
 
 
@@ -19,8 +23,12 @@ def frame_floor(budget: int, tokens_per_frame: int) -> int:
 
 
 def rescaled_retention(retention: float, frames: int, frames_left: int) -> float:
-    """r^ = min(1, r * B / N): what merging saved goes back to the frames that are left (EarlyTom, stage II, step 1)."""
-    return min(1.0, retention * frames / frames_left)
+    """r^ = min(1, r / (N / B)): what merging saved goes back to the frames that are left (EarlyTom, stage II, step 1).
+
+    In the authors' order of operations, which decides roundings: where nothing merged r^ is r itself, while
+    ``r * B / N`` may be a little more or less.
+    """
+    return min(1.0, retention / (frames_left / frames))
 
 
 def exact_counts(budget: int, dynamic: Sequence[bool], tokens_per_frame: int) -> list[int]:
