@@ -42,8 +42,9 @@ def test_every_command_has_help_and_json(command: str) -> None:
 def test_ask_help_shows_all_options() -> None:
     text = invoke("ask", "--help").stdout
     for option in (
-        "--model", "--method", "--retention", "--preset", "--frames", "--fps", "--max-frames", "--decoder", "--device",
-        "--dtype", "--attention", "--max-new-tokens", "--compare", "--repeats", "--stream", "--json",
+        "--model", "--method", "--retention", "--visual-tokens", "--preset", "--frames", "--fps", "--max-frames",
+        "--decoder", "--device", "--dtype", "--attention", "--max-new-tokens", "--compare", "--repeats", "--stream",
+        "--json",
     ):  # fmt: skip
         assert f"{option} " in text
     assert re.search(r"Usage: .* ask \[OPTIONS\] \W?VIDEO\W? \W?QUESTION", text)

@@ -40,6 +40,38 @@ def test_retention_and_preset_are_added_to_compositions() -> None:
         build_method("earlytom+visionzip:retention=0.2", 0.1)
 
 
+def test_a_number_of_tokens_is_added_to_the_method() -> None:
+    assert build_method("earlytom:ema=0.8", visual_tokens=9).describe() == "earlytom:visual_tokens=9,ema=0.8"
+    assert build_method("earlytom+visionzip", visual_tokens=9).describe().endswith("visionzip@tokens:visual_tokens=9")
+    assert build_method("earlytom:visual_tokens=9", visual_tokens=9).visual_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("earlytom", ("--visual-tokens", "9", "--retention", "0.1"), "cannot be given together with --retention"),
+        ("earlytom:retention=0.1", ("--visual-tokens", "9"), "together with retention=0.1 in --method earlytom"),
+        ("earlytom:visual_tokens=9", ("--retention", "0.1"), "together with visual_tokens=9 in --method earlytom"),
+        ("earlytom+visionzip:retention=0.1", ("--visual-tokens", "9"), "cannot be given together with retention=0.1"),
+        ("earlytom:visual_tokens=8", ("--visual-tokens", "9"), "differs from visual_tokens=8"),
+        ("earlytom", ("--visual-tokens", "many"), "--visual-tokens"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ask", "inspect"])
+def test_a_share_and_a_number_of_tokens_are_wrong_usage(
+    clip: Path, command: str, method: str, options: tuple[str, ...], words: str
+) -> None:
+    question = ["What?"] if command == "ask" else []
+    result = invoke(command, clip, *question, "--method", method, *options)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_number_of_tokens_is_what_is_kept(shared_model: Any, clip: Path) -> None:
+    document = json.loads(invoke("ask", clip, "What?", *QUICK, "--json", "--visual-tokens", "50").stdout)
+    assert (document["method"], document["visual_tokens"]) == ("earlytom:visual_tokens=50", 50)
+
+
 @pytest.mark.parametrize(
     ("method", "option", "value"),
     [("earlytom:retention=0.1", "--retention", "0.2"), ("earlytom:preset=mvbench", "--preset", "videomme")],
@@ -73,6 +105,9 @@ def test_options_that_exclude_one_another(clip: Path, options: tuple[str, ...], 
     [
         (("--method", "nonsense"), "unknown method 'nonsense'; the methods are: none"),
         (("--retention", "1.5"), "retention must be a number in (0.0, 1.0], got 1.5"),
+        (("--visual-tokens", "0"), "visual_tokens must be an integer of at least 1, got 0"),
+        (("--method", "fastv", "--visual-tokens", "9"), "method 'fastv' takes no visual_tokens (got 9)"),
+        (("--preset", "videomme", "--visual-tokens", "9"), "preset 'videomme' goes by the retention"),
         (("--method", "none", "--retention", "0.5"), "method 'none' keeps every token"),
         (("--method", "none", "--preset", "mvbench"), "method 'none' has no option 'preset'"),
         (("--preset", "nonsense"), "unknown preset 'nonsense'; the presets are: fast, quality, paper, mvbench"),

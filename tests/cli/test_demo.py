@@ -107,3 +107,12 @@ def test_missing_samples_and_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "error: the sample videos are missing from this installation: here\n"
     result = invoke("demo", "missing.mp4")
     assert (result.exit_code, result.stderr) == (1, "error: missing.mp4: no such file\n")
+
+
+def test_a_number_of_tokens_instead_of_a_share(clip: Path, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_samples(monkeypatch, SampleQuestion(clip, QUESTION, "two", "count"))
+    result = invoke("demo", "--repeats", "1", "--visual-tokens", "50")
+    assert "576 -> 50" in result.stdout
+    wrong = invoke("demo", "--visual-tokens", "50", "--retention", "0.5")
+    assert wrong.exit_code == 2
+    assert "cannot be given together with --retention" in " ".join(wrong.stderr.replace("│", " ").split())

@@ -83,6 +83,24 @@ def test_through_files_without_a_folder(shared_model: Any, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbers_of_tokens_instead_of_retentions(shared_model: Any, tmp_path: Path) -> None:
+    result = invoke(
+        "--clips", 1, "--skills", "colour", "--form", "free", "--frames", 8, "--source", "frames", "-o", tmp_path,
+        "--methods", "earlytom,visionzip:retention=0.5", "--visual-tokens", "100,30", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    rows = {row["method"]: row for row in json.loads(result.stdout) if row["skill"] == "all"}
+    assert {name: (row["retention"], row["visual_tokens"]) for name, row in rows.items()} == {
+        "none": (1.0, 288.0),
+        "visionzip": (0.5, 144.0),
+        **{f"{name}:visual_tokens={number}": (None, float(number))
+           for name in ("earlytom", "random", "uniform", "average-pooling") for number in (100, 30)},
+    }  # fmt: skip
+    assert rows["earlytom:visual_tokens=30"]["over_random"] is not None
+    assert "| earlytom:visual_tokens=30 | - |" in (tmp_path / "report.md").read_text()
+    assert {"accuracy.png", "ttft.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_without_matplotlib_everything_else_is_written(
     shared_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +119,11 @@ def test_without_matplotlib_everything_else_is_written(
         (("--retention", "0.25,2"), 2, "above 0 and at most 1"),
         (("--retention", "much"), 2, "above 0 and at most 1"),
         (("--retention", ","), 2, "above 0 and at most 1"),
+        (("--visual-tokens", "64,0"), 2, "must be integers of at least 1"),
+        (("--visual-tokens", "0.5"), 2, "must be integers of at least 1"),
+        (("--visual-tokens", ","), 2, "must be integers of at least 1"),
+        (("--visual-tokens", "64", "--retention", "0.25,0.10"), 2, "cannot be given together with --retention"),
+        (("--visual-tokens", "64", "--methods", "dycoke"), 1, "method 'dycoke' takes no visual_tokens"),
         (("--skills", "smell"), 2, "must be some of colour"),
         (("--clips", 0), 2, "--clips"),
         (("--seed", -1), 2, "--seed"),

@@ -47,6 +47,9 @@ def test_methods_as_text() -> None:
     every = invoke("methods").stdout
     assert "retention=0.25" in every
     assert "videomme" in every
+    flat = " ".join(every.split())
+    assert "visual_tokens=N instead of retention keeps N tokens of every clip: earlytom, random, uniform" in flat
+    assert flat.count("visual_tokens") == 1
     one = invoke("methods", "earlytom").stdout
     assert "weight of the newest similarity" in one
     assert "10/21/23" in one
@@ -58,6 +61,14 @@ def test_methods_as_text() -> None:
     unknown = invoke("methods", "nonsense")
     assert unknown.exit_code == 1
     assert f"the methods are: {', '.join(METHODS)}" in unknown.stderr
+
+
+def test_a_number_of_tokens_is_listed_where_a_method_takes_one() -> None:
+    listed = json.loads(invoke("methods", "--json").stdout)
+    taking = {m["name"] for m in listed if any(option["name"] == "visual_tokens" for option in m["options"])}
+    assert taking == {name for name in METHODS if parse_method(name).no_visual_tokens is None}
+    assert "visual_tokens" in invoke("methods", "holitom").stdout
+    assert "visual_tokens" not in invoke("methods", "fastv").stdout
 
 
 def test_models_says_what_the_adapters_say() -> None:

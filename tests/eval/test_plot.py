@@ -95,6 +95,19 @@ def test_accuracy_over_ttft_has_a_line_a_method_through_its_retentions() -> None
     assert len(colours) == 3
 
 
+def test_numbers_of_tokens_stand_at_the_share_that_was_kept() -> None:
+    made = [dataclasses.replace(row("none", 1.0, skill, 0.9), visual_tokens=400.0) for skill in SKILLS]
+    for name in ("method0:visual_tokens={}", "one+two@tokens:visual_tokens={},ema=0.5"):
+        for number in (40, 100):
+            shown = (row(name.format(number), 0.0, skill, 0.6) for skill in SKILLS)
+            made += [dataclasses.replace(entry, retention=None, visual_tokens=float(number)) for entry in shown]
+    drawn = lines(panels(draw(made, title="title"))["brief"])
+    assert set(drawn) == {"no compression", "chance", "method0", "one+two@tokens:ema=0.5"}
+    assert list(drawn["method0"].get_xdata()) == pytest.approx([0.1, 0.25], rel=0.06)
+    (axes,) = draw_over_ttft(made, title="title").axes
+    assert sorted(text.get_text() for text in axes.texts) == ["10%", "10%", "25%", "25%"]
+
+
 def test_nothing_is_drawn_over_ttft_where_nothing_was_timed() -> None:
     untimed = [dataclasses.replace(entry, ttft=None) for entry in rows(1)]
     assert draw_over_ttft(untimed, title="title") is None

@@ -170,6 +170,21 @@ def test_methods_are_compared_with_random_tokens_of_the_same_retention() -> None
     assert found["random", 0.25].difference == -0.75
 
 
+def test_methods_are_compared_with_as_many_random_tokens() -> None:
+    variants, _ = make_variants(["earlytom", "random", "random:seed=1"], [], visual_tokens=[64, 9])
+    replies = {"none": "yyyy", "earlytom": "yyyn", "random": "ynnn"}
+    records = {
+        variant: [record(clip, asked("colour", "y", reply)) for clip, reply in enumerate(replies[variant.method.name])]
+        for variant in variants
+        if (variant.label, variant.method.visual_tokens) != ("random:visual_tokens=9", 9)
+    }
+    rows = {row.method: row for row in summarise(records) if row.skill == "all"}
+    assert {row.retention for name, row in rows.items() if name != "none"} == {None}
+    found = {name: row.over_random for name, row in rows.items()}
+    assert (found["earlytom:visual_tokens=64"], found["earlytom:visual_tokens=9"]) == (0.5, None)
+    assert (found["random:visual_tokens=64"], found["random:visual_tokens=64,seed=1"]) == (None, 0.0)
+
+
 def test_any_variant_may_be_what_the_others_are_compared_with() -> None:
     right, wrong = record(0, asked("colour", "red", "red")), record(0, asked("colour", "red", "blue"))
     rows = summarise({NONE: [wrong], METHOD: [right]}, against=METHOD)

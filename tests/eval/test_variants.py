@@ -53,6 +53,35 @@ def test_all_is_every_method_that_can_run() -> None:
     assert any(told.startswith("left out: dycoke: ") and "0.05" in told for told in left_out)
 
 
+def test_numbers_of_tokens_stand_where_retentions_do() -> None:
+    variants, left_out = make_variants(
+        ["earlytom", "visionzip:retention=0.2", "inner-merging"], [], visual_tokens=[64, 9]
+    )
+    assert [(variant.label, *variant.amount) for variant in variants] == [
+        ("none", 1.0, None),
+        ("earlytom:visual_tokens=64", None, 64),
+        ("earlytom:visual_tokens=9", None, 9),
+        ("visionzip", 0.2, None),
+        ("inner-merging", 1.0, None),
+    ]
+    assert left_out == []
+    assert [variant.spec for variant in make_variants(["earlytom:visual_tokens=7"], [0.25])[0]] == [
+        "none:retention=1.0",
+        "earlytom:visual_tokens=7",
+    ]
+
+
+def test_methods_that_take_no_number_of_tokens_are_left_out_or_refused() -> None:
+    variants, left_out = make_variants(["all"], [], visual_tokens=[64])
+    assert {variant.method.name for variant in variants} == {
+        "none", "earlytom", "random", "uniform", "average-pooling", "visionzip", "holitom", "fastvid", "prunevid",
+        "tome", "inner-merging",
+    }  # fmt: skip
+    assert any(told.startswith("left out: dycoke: method 'dycoke' takes no visual_tokens") for told in left_out)
+    with pytest.raises(MethodError, match="method 'fastv' takes no visual_tokens"):
+        make_variants(["fastv"], [], visual_tokens=[64])
+
+
 def test_what_a_model_refuses_is_left_out_unless_nothing_is_left() -> None:
     def check(method) -> None:
         if method.retention < 0.2 or method.name == "fastv":

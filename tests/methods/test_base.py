@@ -154,7 +154,7 @@ def test_every_listed_method_exists_under_its_name_and_says_what_it_is(name) -> 
     assert name in method_names()
 
 
-@pytest.mark.parametrize("retention", [0, 0.0, -0.1, 1.0001, True, "0.1", None, float("nan")])
+@pytest.mark.parametrize("retention", [0, 0.0, -0.1, 1.0001, True, "0.1", float("nan")])
 def test_retention_is_a_number_in_the_open_closed_unit_interval(retention) -> None:
     with pytest.raises(MethodError, match="retention must be a number in"):
         Method(retention=retention)
@@ -193,6 +193,126 @@ def test_checkers() -> None:
         check_range("x", 0, 0.0, 1.0, low_open=True)
     with pytest.raises(MethodError, match=r"x must be one of 'a', 'b', got 'c'"):
         check_choice("x", "c", ("a", "b"))
+
+
+# A number of tokens instead of a share
+
+GRID = FrameGrid(frames=8, rows=4, columns=4)
+TAKING = ["earlytom", "random", "uniform", "average-pooling", "visionzip", "holitom", "fastvid", "prunevid", "tome"]
+NO_SELECTION = "it selects no tokens before the language model"
+
+
+def test_nothing_given_is_the_retention_of_the_class() -> None:
+    assert (EarlyTom().retention, EarlyTom(retention=None).retention, EarlyTom().visual_tokens) == (0.25, 0.25, None)
+    assert (EarlyTom.default_retention, Method().retention, find_method("fastv").default_retention) == (0.25, 1.0, 0.25)
+    assert EarlyTom() == EarlyTom(retention=0.25) == parse_method("earlytom:retention=none")
+
+
+@pytest.mark.parametrize("name", TAKING)
+def test_a_number_of_tokens_is_the_budget_of_every_clip_or_all_it_has(name) -> None:
+    method = parse_method(f"{name}:visual_tokens=100")
+    assert (method.retention, method.visual_tokens) == (None, 100)
+    small = FrameGrid(frames=2, rows=7, columns=7)
+    assert [method.budget(GRID), method.budget(small)] == [100, 98]
+    assert [method.share(GRID), method.share(small)] == [100 / 128, 1.0]
+    assert method.steps_aside(GRID) is None
+    assert method.steps_aside(small) == "a clip of 98 visual tokens has no more than the 100 asked for"
+    assert method.describe() == f"{name}:visual_tokens=100"
+    assert parse_method(method.describe()) == method
+    assert parse_method(name, {"visual_tokens": "100"}) == parse_method(name, {"visual_tokens": 100}) == method
+
+
+@pytest.mark.parametrize("name", TAKING)
+def test_a_share_is_the_retention_where_that_is_given(name) -> None:
+    assert parse_method(f"{name}:retention=0.3").share(GRID) == 0.3
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_small_clips_do_not_exceed_it_either(frames) -> None:
+    """By retention earlytom leaves clips of one frame and of less than 64 tokens alone."""
+    method, grid = EarlyTom(visual_tokens=20), FrameGrid(frames=frames, rows=5, columns=5)
+    assert method.steps_aside(grid) is None
+    assert method.budget(grid) == 20
+    assert EarlyTom(retention=0.4).steps_aside(grid) is not None
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "7"])
+def test_a_number_of_tokens_is_an_integer_of_at_least_one(value) -> None:
+    with pytest.raises(MethodError, match="visual_tokens must be an integer of at least 1, got"):
+        EarlyTom(visual_tokens=value)
+
+
+def test_retention_and_a_number_of_tokens_are_not_both_given() -> None:
+    both = r"retention \(0.25\) and visual_tokens \(100\) both say how much earlytom keeps; give one"
+    with pytest.raises(MethodError, match=both):
+        EarlyTom(retention=0.25, visual_tokens=100)
+    with pytest.raises(MethodError, match=both):
+        parse_method("earlytom:retention=0.25,visual_tokens=100")
+    with pytest.raises(MethodError, match=both):
+        dataclasses.replace(EarlyTom(), visual_tokens=100)
+    assert dataclasses.replace(EarlyTom(), retention=None, visual_tokens=100) == EarlyTom(visual_tokens=100)
+    assert dataclasses.replace(EarlyTom(visual_tokens=100), ema=0.5) == EarlyTom(visual_tokens=100, ema=0.5)
+    assert dataclasses.replace(EarlyTom(visual_tokens=100), visual_tokens=None) == EarlyTom()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("none", NO_SELECTION), ("fastv", NO_SELECTION), ("fastv:ratio=0.5", NO_SELECTION),
+        ("pyramiddrop", NO_SELECTION), ("inner-merging", NO_SELECTION),
+        ("dycoke", "it keeps one frame in 4 whole, however many tokens that are"),
+        ("uniform:frames=true", "frames=True keeps whole frames"),
+        ("average-pooling:axis=space", "axis='space' pools to grids"),
+        ("earlytom:compat=official", "compat='official' rounds frame by frame"),
+        ("visionzip:compat=official", "compat='official' rounds frame by frame"),
+        ("fastvid:compat=official", "compat='official' rounds frame by frame"),
+        ("holitom:compat=official", "compat='official' rounds block by block"),
+        ("tome:unmerge=false", "unmerge=False leaves equally many tokens of every frame"),
+    ],
+)  # fmt: skip
+def test_what_cannot_keep_to_a_number_of_tokens_says_so(text, reason) -> None:
+    name = text.partition(":")[0]
+    assert reason in (parse_method(text).no_visual_tokens or "")
+    with pytest.raises(MethodError, match=rf"method '{name}' takes no visual_tokens \(got 100\): {reason}"):
+        parse_method(text, {"visual_tokens": 100})
+
+
+def test_every_method_takes_a_number_of_tokens_or_says_why_not() -> None:
+    assert [name for name in METHODS if parse_method(name).no_visual_tokens is None] == sorted(
+        TAKING, key=list(METHODS).index
+    )
+
+
+def test_a_clip_of_more_frames_than_tokens_is_refused_where_each_keeps_one() -> None:
+    with pytest.raises(
+        MethodError, match=r"visual_tokens \(7\) must be at least the 8 frames of the clip: method 'tome'"
+    ):
+        parse_method("tome:visual_tokens=7").budget(GRID)
+
+
+def test_methods_of_other_packages_may_give_the_field_a_default() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Method):
+        retention: float = 0.3
+        name = "mine"
+
+        def select_tokens(self, tokens, budget):
+            return super().select_tokens(tokens, budget)
+
+    assert (Mine().retention, Mine.default_retention) == (0.3, 0.3)
+    assert Mine(retention=0.5).describe() == "mine:retention=0.5"
+    assert Mine().changed_options() == {}
+    method = Mine(visual_tokens=100)
+    assert (method.retention, method.budget(GRID), method.describe()) == (None, 100, "mine:visual_tokens=100")
+    assert dataclasses.replace(Mine(), visual_tokens=100) == method
+    with pytest.raises(MethodError, match=r"retention \(0.5\) and visual_tokens \(100\)"):
+        Mine(retention=0.5, visual_tokens=100)
+
+    class Loose(Mine):
+        exact_budget = False
+
+    with pytest.raises(MethodError, match=r"takes no visual_tokens .*it keeps no exact number of tokens"):
+        Loose(visual_tokens=100)
 
 
 def test_a_method_of_ones_own_gets_parser_budget_and_description() -> None:

@@ -15,6 +15,7 @@ from earlytom import (
     InnerMerging,
     MethodError,
     RandomSelection,
+    ToMe,
     UniformSubsampling,
     VisionZip,
     compose,
@@ -56,6 +57,13 @@ PRESET = EarlyTom(preset="mvbench")
             Composition(encoder=PRESET, tokens=PRESET, llm=InnerMerging()),
         ),
         ("earlytom@tokens:ema=0.5", Composition(tokens=EarlyTom(ema=0.5))),
+        ("earlytom:visual_tokens=2048", EarlyTom(visual_tokens=2048)),
+        ("earlytom+visionzip:visual_tokens=2048", compose(EarlyTom(), VisionZip(), visual_tokens=2048)),
+        ("earlytom:visual_tokens=2048+visionzip", compose(EarlyTom(), VisionZip(), visual_tokens=2048)),
+        ("earlytom+visionzip:visionzip.visual_tokens=2048", compose(EarlyTom(), VisionZip(), visual_tokens=2048)),
+        ("earlytom@tokens:visual_tokens=9", Composition(tokens=EarlyTom(), visual_tokens=9)),
+        ("earlytom@encoder+tome@tokens", Composition(encoder=EarlyTom(), tokens=ToMe())),
+        ("earlytom+tome@tokens", Composition(encoder=EarlyTom(), tokens=ToMe())),
         ("earlytom:tau_seg=+0.5", EarlyTom(tau_seg=0.5)),
         ("random:seed=3+inner-merging:layer=2", compose(RandomSelection(seed=3), InnerMerging(layer=2))),
     ],
@@ -78,6 +86,13 @@ EARLYTOM, VISIONZIP = (", ".join(field.name for field in dataclasses.fields(kind
         ("earlytom+visionzip:holitom.tau=1", "has no option 'holitom.tau'"),
         ("earlytom:dominant_share=1+visionzip", "method 'earlytom' has no option 'dominant_share'; it has: retention"),
         ("earlytom:retention=0.1+visionzip:retention=0.2", "option 'retention' is given twice"),
+        ("earlytom:visual_tokens=9+visionzip:visual_tokens=8", "option 'visual_tokens' is given twice"),
+        ("earlytom:retention=0.1+visionzip:visual_tokens=8", r"retention \(0.1\) and visual_tokens \(8\) both say how "
+         "much earlytom[+]visionzip keeps; give one"),
+        ("earlytom+visionzip:visual_tokens=2k", "option visual_tokens cannot be read as int: '2k'"),
+        ("earlytom+fastv:fastv.visual_tokens=8", "method 'fastv' takes no visual_tokens"),
+        ("earlytom@encoder/tokens+visionzip", "earlytom is to supply 'tokens', and so is visionzip; write behind @"),
+        ("earlytom@tokens+visionzip@tokens", "earlytom would do nothing: tokens is supplied by visionzip"),
         ("earlytom+visionzip:ema=0.1,ema=0.2", "option 'ema' is given twice"),
         ("earlytom:ema=0.1+visionzip:ema=0.2", "option 'ema' is given twice"),
         ("earlytom+visionzip:retention", "expected option=value, got 'retention'"),
@@ -167,6 +182,15 @@ def test_the_retention_of_the_whole_can_be_looked_up(text, value) -> None:
     assert written_option(text, "retention") == value
 
 
+def test_a_part_inside_the_language_model_keeps_its_retention_beside_a_number_of_tokens() -> None:
+    method = parse_method("earlytom+fastv:visual_tokens=100,fastv.retention=0.5")
+    assert (method.retention, method.tokens.visual_tokens, method.llm.retention) == (None, 100, 0.5)
+    assert method.describe() == "earlytom@encoder/tokens+fastv@llm:visual_tokens=100,fastv.retention=0.5"
+    assert parse_method(method.describe()) == method
+
+
 def test_other_options_can_be_looked_up_too() -> None:
+    assert written_option("earlytom:visual_tokens=9+visionzip", "visual_tokens") == "9"
+    assert written_option("earlytom:visual_tokens=9", "retention") is None
     assert written_option("earlytom:preset=mvbench+visionzip", "preset") == "mvbench"
     assert written_option("earlytom+visionzip:preset=mvbench", "preset") == "mvbench"

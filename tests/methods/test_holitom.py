@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import earlytom
 from conftest import batch, clip
 from earlytom import HoliTom, MethodError, Reduction
-from earlytom.types import EncoderShape
+from earlytom.types import EncoderShape, FrameGrid
 from reference.scenes import EXTREMES, extreme_features, retentions, scene_clip, scene_clips
 from reference.strategies import quick
 from reference.windows import apportion_naively, best_windows_naively, holitom_naively, static_naively
@@ -103,14 +103,27 @@ def test_static_tokens_are_the_mean_over_the_window_in_its_first_frame() -> None
 
 
 def test_the_authors_thresholds_are_the_default() -> None:
-    assert [HoliTom(retention=retention)._threshold for retention in (0.05, 0.10, 0.15, 0.25)] == [0.65, 0.65, 0.8, 0.8]
-    assert HoliTom(tau=0.3)._threshold == 0.3
+    assert [HoliTom()._threshold(retention) for retention in (0.05, 0.10, 0.15, 0.25)] == [0.65, 0.65, 0.8, 0.8]
+    assert HoliTom(tau=0.3)._threshold(0.5) == 0.3
+
+
+@pytest.mark.parametrize("retention", [0.1, 0.11])
+def test_a_number_of_tokens_decides_like_the_retention_that_it_is_of_the_clip(retention) -> None:
+    """The authors' threshold changes behind 10%."""
+    tokens = scene_clip(20, 10, 10, noise=0.6)
+    number = round(retention * 2000)
+    of_share, of_number = (
+        method.select_tokens(tokens, number).reduction
+        for method in (HoliTom(retention=retention), HoliTom(visual_tokens=number))
+    )
+    assert of_share.to_rows() == of_number.to_rows()
 
 
 def test_official_divides_the_retention_by_the_share_that_is_left() -> None:
     """4 frames of 25 tokens, 70 left: 7 * (0.1 / (70 / 100)) is a little more than 1, 7 * (0.1 * 100 / 70) is 1."""
     method = HoliTom(retention=0.1, compat="official")
-    assert method._counts(10, 100, 25, [(0, 1), (2, 3)], [18, 12]) == ([3, 2], [2, 2, 2, 2])
+    grid = FrameGrid(frames=4, rows=5, columns=5)
+    assert method._counts(10, grid, [(0, 1), (2, 3)], [18, 12]) == ([3, 2], [2, 2, 2, 2])
     assert math.ceil(7 * (0.1 / (70 / 100))) == 2 > math.ceil(7 * (0.1 * 100 / 70))
 
 

@@ -118,6 +118,15 @@ def test_presets_are_listed_once_each() -> None:
     assert preset_names() == ["fast", "quality", "paper", *PRESETS]
 
 
+@pytest.mark.parametrize("name", preset_names())
+def test_the_papers_presets_go_by_retention_and_the_others_by_nothing(name) -> None:
+    if name in EVERYDAY:
+        assert EarlyTom(preset=name, visual_tokens=100)._preset == EVERYDAY[name]
+        return
+    with pytest.raises(MethodError, match=f"preset '{name}' goes by the retention, .* give retention instead"):
+        EarlyTom(preset=name, visual_tokens=100)
+
+
 def test_a_retention_that_the_table_lacks_says_which_it_has() -> None:
     with pytest.raises(MethodError, match=r"retention 0\.1, 0\.15, 0\.2, 0\.25, got 0\.3"):
         EarlyTom(preset="mvbench", retention=0.3)

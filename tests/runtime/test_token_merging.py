@@ -40,6 +40,25 @@ def naive(model, pixels: Tensor, method: ToMe) -> tuple[list[Tensor], list[list[
     return [hidden for hidden, _, _ in encoded], [groups for _, groups, _ in encoded]
 
 
+@pytest.mark.parametrize("method", ["tome", "tome+random"])
+@pytest.mark.parametrize(("frames", "share"), [(4, 0.5), (8, 0.25)])
+def test_a_number_of_tokens_is_the_clips_own_share_inside_the_encoder(frames, share, method) -> None:
+    model, inputs = tiny_model(), batch([[clip(frames, 0)], [clip(frames, 1)]])
+    traces = [generate(model, inputs, f"{method}:{text}")[1] for text in ("visual_tokens=32", f"retention={share}")]
+    for by_number, by_share in zip(*(trace.videos for trace in traces), strict=True):
+        assert by_number.tokens == 32
+        assert by_number.token_merges[-1].tokens_after == PATCHES * share
+        assert by_number.token_merges == by_share.token_merges
+        assert by_number.kept_tokens() == by_share.kept_tokens()
+
+
+def test_a_clip_with_no_more_tokens_than_asked_for_is_that_of_stock() -> None:
+    model, inputs = tiny_model(), batch([[clip(4, 0)]])
+    output, trace = generate(model, inputs, "tome:visual_tokens=64")
+    assert torch.equal(output, model.generate(**inputs, do_sample=False, max_new_tokens=4))
+    assert "no more than the 64 asked for" in trace.videos[0].stepped_aside
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("proportional", [True, False])
 def test_unmerged_tokens_are_pooled_as_stock_and_merge_again(attention, proportional) -> None:

@@ -29,6 +29,7 @@ def ask(
     attention: options.AttentionOption = None,
     method: options.MethodOption = "earlytom",
     retention: options.RetentionOption = None,
+    visual_tokens: options.VisualTokensOption = None,
     preset: options.PresetOption = None,
     frames: options.FramesOption = None,
     fps: options.FpsOption = None,
@@ -59,7 +60,7 @@ def ask(
       earlytom ask clip.mp4 "What happens?" --method earlytom:tau_seg=0.5,merge_layers=6/14/20 --json
     """
     _check_combination(stream=stream, compare=compare, as_json=as_json)
-    chosen = options.build_method(method, retention, preset)
+    chosen = options.build_method(method, retention, preset, visual_tokens)
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
     clip = options.choose_clip(video, frames, fps, max_frames, decoder)

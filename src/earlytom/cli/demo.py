@@ -69,8 +69,20 @@ def demo(
         ),
     ] = None,
     retention: Annotated[
-        float, typer.Option("--retention", metavar="SHARE", help="Share of the visual tokens that EarlyTom keeps.")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            "--retention",
+            metavar="SHARE",
+            help="Share of the visual tokens that EarlyTom keeps. Without it: 0.25.",
+            show_default=False,
+        ),
+    ] = None,
+    visual_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--visual-tokens", metavar="N", help="Instead of --retention: how many it keeps.", show_default=False
+        ),
+    ] = None,
     device: options.DeviceOption = "auto",
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Measured runs of each question.")] = 3,
     as_json: options.JsonOption = False,
@@ -81,7 +93,7 @@ def demo(
     an answer is wrong. The shipped model knows generated scenes only: about other videos its answers mean nothing,
     its tokens and times do.
     """
-    method = options.build_method("earlytom", retention)
+    method = options.build_method("earlytom", retention, visual_tokens=visual_tokens)
     cases = _choose_cases(video, question)
     told = [session.shipped_model_note(None, case.video) for case in cases[:1]]
     notes = [text for text in told if text]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FormName", "SourceName", "evaluate_testbed"]
 
 _CLIPS, _OUTPUT = "Clips and questions", "Results"
+_USUAL_RETENTIONS = "0.25,0.10"
 
 
 class SourceName(StrEnum):
@@ -56,12 +57,23 @@ MethodsOption = Annotated[
     ),
 ]
 RetentionsOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--retention",
         metavar="SHARES",
         help="Shares of the visual tokens to keep, separated by commas, for every method that does not name its own; "
-        "one that a method refuses is left out.",
+        f"one that a method refuses is left out. Without it: {_USUAL_RETENTIONS}.",
+        show_default=False,
+        rich_help_panel="Method",
+    ),
+]
+VisualTokensOption = Annotated[
+    str | None,
+    typer.Option(
+        "--visual-tokens",
+        metavar="NUMBERS",
+        help="Instead of --retention: numbers of visual tokens to keep of each clip, separated by commas.",
+        show_default=False,
         rich_help_panel="Method",
     ),
 ]
@@ -127,7 +139,8 @@ FolderOption = Annotated[
 
 def evaluate_testbed(
     methods: MethodsOption = None,
-    retention: RetentionsOption = "0.25,0.10",
+    retention: RetentionsOption = None,
+    visual_tokens: VisualTokensOption = None,
     controls: ControlsOption = True,
     clips: ClipsOption = 100,
     seed: SeedOption = 0,
@@ -157,12 +170,15 @@ def evaluate_testbed(
 
       earlytom eval testbed --methods earlytom,earlytom:compat=official --skills brief,order --json
 
+      earlytom eval testbed --methods earlytom,visionzip --visual-tokens 128,64
+
       earlytom eval testbed --model llava-hf/llava-onevision-qwen2-7b-ov-hf --form letters --output results
     """
     from earlytom.eval.variants import CONTROLS, make_variants, split_methods
 
-    listed, shares, wanted = split_methods(methods or ["earlytom"]), _retentions(retention), _skills(skills)
-    make_variants(listed, shares)  # slips are told before a model is loaded
+    listed, wanted = split_methods(methods or ["earlytom"]), _skills(skills)
+    shares, numbers = _amounts(retention, visual_tokens)
+    make_variants(listed, shares, visual_tokens=numbers)  # slips are told before a model is loaded
     drawable = folder is None or _can_draw()
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     qa = session.load_model(choice)
@@ -172,7 +188,8 @@ def evaluate_testbed(
 
     with status("trying the methods"):
         fits = partial(check_fit, qa)
-        variants, left_out = make_variants(listed, shares, fits, controls=CONTROLS if controls else ())
+        extra = CONTROLS if controls else ()
+        variants, left_out = make_variants(listed, shares, fits, controls=extra, visual_tokens=numbers)
     for told in left_out:
         note(told)
     benchmark = Benchmark(
@@ -192,6 +209,27 @@ def evaluate_testbed(
         _show(rows, about)
     if folder is not None:
         _write(folder, rows, about, drawable=drawable, show=not as_json)
+
+
+def _amounts(retention: str | None, visual_tokens: str | None) -> tuple[list[float], list[int]]:
+    """The retentions, or the numbers of tokens, that methods are run at."""
+    if visual_tokens is None:
+        return _retentions(_USUAL_RETENTIONS if retention is None else retention), []
+    if retention is not None:
+        raise typer.BadParameter("cannot be given together with --retention", param_hint="'--visual-tokens'")
+    return [], _numbers(visual_tokens)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(
+            f"must be integers of at least 1, separated by commas, got {text!r}", param_hint="'--visual-tokens'"
+        )
+    return numbers
 
 
 def _retentions(text: str) -> list[float]:

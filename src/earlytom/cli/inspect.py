@@ -42,6 +42,7 @@ def inspect(
     attention: options.AttentionOption = None,
     method: options.MethodOption = "earlytom",
     retention: options.RetentionOption = None,
+    visual_tokens: options.VisualTokensOption = None,
     preset: options.PresetOption = None,
     frames: options.FramesOption = None,
     fps: options.FpsOption = None,
@@ -60,7 +61,7 @@ def inspect(
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
-    chosen = options.build_method(method, retention, preset)
+    chosen = options.build_method(method, retention, preset, visual_tokens)
     clip = options.choose_clip(video, frames, fps, max_frames, decoder)
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_method", "methods"]
 
 _ANY_RETENTION = "any"
+_VISUAL_TOKENS = "visual_tokens"
 _STAGES = (
     "Stages: encoder, inside the vision encoder; tokens, before the language model; llm, inside it. Methods can be put "
     "together by stage: earlytom+visionzip merges frames as earlytom does and selects tokens as visionzip does."
@@ -63,7 +64,8 @@ def methods(
 def describe_method(method: type[Method]) -> dict[str, Any]:
     """A method as plain data: name, summary, paper, stages, options, presets and what holds without one."""
     meanings = _attribute_docs(method)
-    fields = dataclasses.fields(method)
+    takes_tokens = method().no_visual_tokens is None
+    fields = [field for field in dataclasses.fields(method) if field.name != _VISUAL_TOKENS or takes_tokens]
     has_presets = any(field.name == "preset" for field in fields)
     return {
         "name": method.name,
@@ -74,7 +76,7 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
             {
                 "name": field.name,
                 "type": field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type)),
-                "default": None if field.default is dataclasses.MISSING else field.default,
+                "default": _default_of(method, field),
                 "help": meanings.get(field.name, ""),
             }
             for field in fields
@@ -82,6 +84,12 @@ def describe_method(method: type[Method]) -> dict[str, Any]:
         "presets": _presets() if has_presets else {},
         "without_preset": _preset(WITHOUT_PRESET["default"]) if has_presets else None,
     }
+
+
+def _default_of(method: type[Method], field: dataclasses.Field[Any]) -> object:
+    if field.name == "retention":
+        return method.default_retention
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _presets() -> dict[str, dict[str, dict[str, Any]]]:
@@ -124,17 +132,24 @@ def _show_all(console: Console, described: list[dict[str, Any]]) -> None:
     made = table(["method", "stages", "what it does", "options and defaults"], title="Compression methods")
     for method in described:
         summary = f"{method['summary']} [{method['paper']}]" if method["paper"] else method["summary"]
-        listed = "\n".join(f"{option['name']}={_default(option)}" for option in method["options"])
+        shown = [option for option in method["options"] if option["name"] != _VISUAL_TOKENS]
+        listed = "\n".join(f"{option['name']}={_default(option)}" for option in shown)
         stages = "\n".join(method["stages"]) or "-"
         made.add_row(cell(method["name"], "bold"), cell(stages), cell(summary), cell(listed))
     console.print(made)
     console.print(_STAGES)
+    counted = [method["name"] for method in described if _takes_tokens(method)]
+    console.print(f"visual_tokens=N instead of retention keeps N tokens of every clip: {', '.join(counted)}")
     if any(method["presets"] for method in described):
         console.print(f"Presets: {', '.join(preset_names())}")
     console.print(
         "'earlytom methods NAME' explains the options of one method. Use: --method NAME:option=value,... or "
         "--method NAME+NAME:option=value,..."
     )
+
+
+def _takes_tokens(method: dict[str, Any]) -> bool:
+    return any(option["name"] == _VISUAL_TOKENS for option in method["options"])
 
 
 def _show_one(console: Console, method: dict[str, Any]) -> None:

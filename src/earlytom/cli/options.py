@@ -13,6 +13,8 @@ from earlytom.methods import parse_method
 from earlytom.methods.grammar import written_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from earlytom.methods.base import Method
     from earlytom.video import Decoder, Sampling
 
@@ -91,6 +93,17 @@ RetentionOption = Annotated[
         "--retention",
         metavar="SHARE",
         help="Share of the visual tokens that are kept, above 0 and at most 1. Without it: the method's.",
+        show_default=False,
+        rich_help_panel=_METHOD,
+    ),
+]
+VisualTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--visual-tokens",
+        metavar="N",
+        help="Instead of --retention: the number of visual tokens that are kept of the clip, which keeps all if it has "
+        "fewer.",
         show_default=False,
         rich_help_panel=_METHOD,
     ),
@@ -181,15 +194,17 @@ def choose_clip(
     return Clip(path=path, sampling=sampling, decoder=decoder.value)
 
 
-def build_method(text: str, retention: float | None = None, preset: str | None = None) -> Method:
-    """The method that ``--method``, ``--retention`` and ``--preset`` name together.
+def build_method(
+    text: str, retention: float | None = None, preset: str | None = None, visual_tokens: int | None = None
+) -> Method:
+    """The method that ``--method``, ``--retention`` or ``--visual-tokens``, and ``--preset`` name together.
 
     Raises:
-        typer.BadParameter: an option is given twice with different values.
+        typer.BadParameter: an option is given twice with different values, or both say how much is kept.
         MethodError: the method or an option is unknown, or a value is not allowed.
     """
     more: dict[str, object] = {}
-    for key, value in (("retention", retention), ("preset", preset)):
+    for key, value in (("retention", retention), ("preset", preset), ("visual_tokens", visual_tokens)):
         if value is None:
             continue
         written = written_option(text, key)
@@ -198,9 +213,29 @@ def build_method(text: str, retention: float | None = None, preset: str | None =
         elif not _same(str(written).strip(), value):
             raise typer.BadParameter(
                 f"{value} differs from {key}={str(written).strip()} in --method {text}; give it once",
-                param_hint=f"'--{key}'",
+                param_hint=f"'{_flag(key)}'",
             )
+    _check_amount(text, more)
     return parse_method(text, more)
+
+
+def _check_amount(text: str, more: Mapping[str, object]) -> None:
+    """Raise unless at most one of retention and number of tokens is given, by flag or in the method's text."""
+    for key, other in (("visual_tokens", "retention"), ("retention", "visual_tokens")):
+        if key not in more:
+            continue
+        if other in more:
+            raise typer.BadParameter(f"cannot be given together with {_flag(other)}", param_hint=f"'{_flag(key)}'")
+        written = written_option(text, other)
+        if written is not None:
+            raise typer.BadParameter(
+                f"cannot be given together with {other}={str(written).strip()} in --method {text}",
+                param_hint=f"'{_flag(key)}'",
+            )
+
+
+def _flag(knob: str) -> str:
+    return f"--{knob.replace('_', '-')}"
 
 
 def _same(written: str, value: float | str) -> bool:

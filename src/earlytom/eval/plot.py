@@ -5,7 +5,9 @@ One line a method; bands or bars for the intervals.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ _PLAIN, _CHANCE = "0.25", "0.55"
 _COLUMNS = 4
 _LETTERS_PER_INCH = 11
 _LINES_WITH_BANDS = 3
+_NUMBER = re.compile(r":visual_tokens=\d+(,?)")
 
 
 def draw(rows: Sequence[Row], *, title: str) -> Figure:
@@ -33,11 +36,13 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
 
     Args:
         rows: see `earlytom.eval.summary.summarise`; those of single forms, and methods without a retention or at 100%
-            beside others below, have no place in it and are left out.
+            beside others below, have no place in it and are left out. Methods that were given a number of tokens stand
+            at the share that they kept.
         title: what was run.
     """
     from matplotlib.figure import Figure
 
+    rows = _by_share(rows)
     mine = [row for row in rows if row.form == ANY and row.retention is not None]
     if any(row.retention < 1.0 for row in mine if row.retention is not None):
         # What lets every token in would squeeze all others together.
@@ -80,6 +85,7 @@ def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
     """
     from matplotlib.figure import Figure
 
+    rows = _by_share(rows)
     mine = [row for row in rows if (row.skill, row.form) == (ALL, ANY) and row.ttft is not None]
     if not mine:
         return None
@@ -99,6 +105,19 @@ def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
         axes.spines[side].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     return figure
+
+
+def _by_share(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those of methods that were given a number of tokens with the share that these were of all."""
+    whole = {(row.skill, row.form): row.visual_tokens for row in rows if row.method == BASELINE}
+    return [_with_share(row, whole.get((row.skill, row.form))) for row in rows]
+
+
+def _with_share(row: Row, whole: float | None) -> Row:
+    method, numbers = _NUMBER.subn(lambda found: ":" if found[1] else "", row.method)
+    if whole is None or not numbers:
+        return row
+    return dataclasses.replace(row, method=method, retention=row.visual_tokens / whole)
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, int]:

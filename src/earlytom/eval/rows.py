@@ -22,7 +22,7 @@ class Row:
     """A method at one retention, in one skill and one form of question. Shares lie in [0, 1].
 
     Attributes:
-        method: the method with its options, retention left out.
+        method: the method with its options, retention left out; a number of tokens that was asked for is among them.
         retention: visual tokens that the language model gets, over those it would have got; ``None`` where other
             options of the method say what is kept.
         skill: the skill; ``"all"``: the average over the skills.
@@ -40,7 +40,7 @@ class Row:
             timed.
         difference: accuracy less that of method ``none`` on the same questions; ``None`` for ``none`` itself.
         difference_low: lower end of its 95% interval; ``difference_high``: the upper end.
-        over_random: accuracy less that of method ``random`` at the same retention on the same questions, likewise with
+        over_random: accuracy less that of method ``random`` of the same retention or number of tokens, likewise with
             ``over_random_low`` and ``over_random_high``; ``None`` where that was not run, and for ``none``.
         p_value: McNemar's, exact, two-sided: how likely so uneven a gain and loss of right answers is by chance.
     """

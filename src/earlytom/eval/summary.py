@@ -17,7 +17,7 @@ from earlytom.eval.judging import is_right
 from earlytom.eval.records import Record
 from earlytom.eval.rows import ALL, ANY, Row
 from earlytom.eval.statistics import Floats, accuracies, draw_clips, interval, mcnemar
-from earlytom.eval.variants import RANDOM, Variant
+from earlytom.eval.variants import Variant
 from earlytom.testbed.questions import SKILLS
 
 __all__ = ["summarise"]
@@ -98,11 +98,11 @@ def summarise(records: Mapping[Variant, Sequence[Record]], *, against: Variant |
                 f"method {variant.spec} was asked other questions than method {baseline.label!r}; use a new folder"
             )
     right = {variant: _marks(records[variant]) for variant in records}
-    random = {variant.retention: variant for variant in records if variant.label == RANDOM}
+    random = {variant.amount: variant for variant in records if variant.is_random}
     rows: list[Row] = []
     for variant in records:
         plain = None if variant is baseline else right[baseline]
-        control = None if variant is baseline else random.get(variant.retention)
+        control = None if variant is baseline else random.get(variant.amount)
         others = _Others(plain=plain, random=None if control in (None, variant) else right[control])
         for form, questions in sheet.forms().items():
             rows += _rows(variant, records[variant], sheet, form, questions, right[variant], others)

@@ -21,7 +21,7 @@ RANDOM = "random"
 CONTROLS = (RANDOM, "uniform", "average-pooling")
 """What a method has to beat; random tokens are harder to beat than they look."""
 _EVERY = "all"
-_RETENTION = "retention"
+_RETENTION, _VISUAL_TOKENS = "retention", "visual_tokens"
 _OPTION = re.compile(r"[\w.-]+\s*=")
 
 
@@ -47,8 +47,18 @@ class Variant:
 
     @property
     def retention(self) -> float | None:
-        """Share of the visual tokens that is kept; ``None`` where other knobs say what is."""
+        """Share of the visual tokens that is kept; ``None`` where other knobs say what is kept."""
         return self.method.retention if self.method.retention_counts else None
+
+    @property
+    def amount(self) -> tuple[float | None, int | None]:
+        """How much is kept, as far as it is said: the retention, or the number of tokens."""
+        return self.retention, self.method.visual_tokens
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is the random tokens that methods of the same ``amount`` are compared with."""
+        return self.method.name == RANDOM and not {*self.method.changed_options()} - {_RETENTION, _VISUAL_TOKENS}
 
     @property
     def is_baseline(self) -> bool:
@@ -84,11 +94,12 @@ def make_variants(
     check: Callable[[Method], object] = lambda method: None,
     *,
     controls: Sequence[str] = (),
+    visual_tokens: Sequence[int] = (),
 ) -> tuple[list[Variant], list[str]]:
-    """The baseline, every method at every retention, and the controls.
+    """The baseline, every method at every retention and number of tokens, and the controls.
 
-    A method that names its own retention keeps it, and one that knows none (``inner-merging``) is run as it is. A
-    retention that a method refuses is left out.
+    A method that names its own keeps it, and one that knows none (``inner-merging``) is run as it is. What a method
+    refuses is left out.
 
     Args:
         methods: in the grammar of `earlytom.methods.parse_method`; ``all`` stands for every known one that can run,
@@ -96,21 +107,24 @@ def make_variants(
         retentions: in (0, 1].
         check: raises `MethodError` for a method that does not fit the model at hand.
         controls: further methods, left out where they cannot run.
+        visual_tokens: numbers of visual tokens to keep of each clip, at least 1.
 
     Returns:
         The variants, each once, and what was left out, in words.
 
     Raises:
-        MethodError: a method or an option is unknown, or a method that was named can run at none of the retentions.
+        MethodError: a method or an option is unknown, or a method that was named can run at none of what is asked for.
     """
     baseline = Variant(method=parse_method(BASELINE))
     variants, left_out = {baseline.spec: baseline}, []
     # Fitting one to the model is a whole call: none that is listed already is tried again.
+    amounts: list[dict[str, object]] = [{_RETENTION: share} for share in retentions]
+    amounts += [{_VISUAL_TOKENS: number} for number in visual_tokens]
     further = [] if _EVERY in methods else [name for name in controls if name not in methods]
     for text in (*methods, *further):
         named = text in methods and text != _EVERY
         for name in method_names() if text == _EVERY else [text]:
-            made, refusals = _at_retentions(name, retentions, check, () if named else find_method(name).stand_ins)
+            made, refusals = _at_amounts(name, amounts, check, () if named else find_method(name).stand_ins)
             if not made and named:
                 raise refusals[0]
             left_out += [f"left out: {name}: {refusal}" for refusal in refusals]
@@ -120,14 +134,15 @@ def make_variants(
     return list(variants.values()), list(dict.fromkeys(left_out))
 
 
-def _at_retentions(
-    text: str, retentions: Sequence[float], check: Callable[[Method], object], stand_ins: Sequence[str]
+def _at_amounts(
+    text: str, amounts: Sequence[dict[str, object]], check: Callable[[Method], object], stand_ins: Sequence[str]
 ) -> tuple[list[Method], list[MethodError]]:
-    """One method at all retentions that it takes, and its refusals of the others."""
+    """One method at all that it takes of what is to be kept, and its refusals of the others."""
     plain = parse_method(text)
-    own = written_option(text, _RETENTION) is not None or not plain.retention_counts
+    written = any(written_option(text, knob) is not None for knob in (_RETENTION, _VISUAL_TOKENS))
+    own = written or not plain.retention_counts
     made, refusals = [], []
-    for options in [{}] if own else [{_RETENTION: retention} for retention in retentions]:
+    for options in [{}] if own else amounts:
         refused: list[MethodError] = []
         for form in (text, *(f"{text}:{knobs}" for knobs in stand_ins)):
             try:

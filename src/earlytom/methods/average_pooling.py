@@ -34,9 +34,9 @@ class AveragePooling(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     axis: Literal["raster", "space"] = "raster"
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "average-pooling"
     summary: ClassVar[str] = "means of neighbouring tokens (a baseline of the paper)"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
@@ -49,6 +49,10 @@ class AveragePooling(Method):
     @property
     def exact_budget(self) -> bool:
         return self.axis == "raster"
+
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.exact_budget else "axis='space' pools to grids, and few numbers of tokens are grids"
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         from earlytom.ops import adaptive_bins, exact_counts, nearest_grid

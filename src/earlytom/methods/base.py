@@ -64,14 +64,21 @@ class Method:
     token stage depends on (``needs``), and what its encoder stage leaves no longer there (``breaks``).
 
     Attributes:
-        retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
+        retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; ``None``: the
+            class's ``default_retention``, or what ``visual_tokens`` are of a clip.
+        visual_tokens: instead of ``retention``, the number of visual tokens that the language model gets of every clip,
+            at least 1, newline embeddings not counted; a clip that has fewer keeps all.
 
     Raises:
-        MethodError: ``retention`` is out of range.
+        MethodError: ``retention`` or ``visual_tokens`` is out of range, both are given, or the method cannot keep to a
+            number of tokens.
     """
 
-    retention: float = 1.0
+    retention: float | None = None
+    visual_tokens: int | None = None
 
+    default_retention: ClassVar[float] = 1.0
+    """What ``retention`` is where nothing is given; a class that gives the field a default has that one."""
     name: ClassVar[str] = "method"
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -81,8 +88,32 @@ class Method:
     stand_ins: ClassVar[tuple[str, ...]] = ()
     """Options under which it can run where its defaults cannot, for those who compare all methods."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        declared = cls.__dict__.get("retention")
+        if isinstance(declared, numbers.Real):
+            cls.default_retention = float(declared)
+
     def __post_init__(self) -> None:
+        if self.visual_tokens is not None:
+            self._check_visual_tokens(self.visual_tokens)
+            object.__setattr__(self, "retention", None)
+            return
+        if self.retention is None:
+            object.__setattr__(self, "retention", self.default_retention)
         check_range("retention", self.retention, 0.0, 1.0, low_open=True)
+
+    def _check_visual_tokens(self, wanted: int) -> None:
+        (field,) = (field for field in dataclasses.fields(self) if field.name == "retention")
+        # The default that a class gives the field cannot be told from the same value given by hand.
+        if self.retention not in (None, field.default):
+            raise MethodError(
+                f"retention ({self.retention!r}) and visual_tokens ({wanted!r}) both say how much {self.name} keeps; "
+                "give one"
+            )
+        check_count("visual_tokens", wanted, 1)
+        if self.no_visual_tokens is not None:
+            raise MethodError(f"method {self.name!r} takes no visual_tokens (got {wanted}): {self.no_visual_tokens}")
 
     @property
     def active_stages(self) -> tuple[Stage, ...]:
@@ -99,15 +130,34 @@ class Method:
         """Whether `select_tokens` always keeps exactly `budget` tokens."""
         return True
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        """Why ``visual_tokens`` cannot say how much is kept, or ``None`` where it can."""
+        if type(self).select_tokens is Method.select_tokens:
+            return "it selects no tokens before the language model"
+        return None if self.exact_budget else "as it is set up it keeps no exact number of tokens"
+
     def steps_aside(self, grid: FrameGrid) -> str | None:
         """Why a clip of this shape is left alone, or ``None`` when it is compressed."""
-        return None
+        if self.visual_tokens is None or self.visual_tokens < grid.tokens:
+            return None
+        return f"a clip of {grid.tokens} visual tokens has no more than the {self.visual_tokens} asked for"
 
     def budget(self, grid: FrameGrid) -> int:
         """Visual tokens that the language model gets for a clip; from shapes alone, before the encoder runs."""
         from earlytom.ops.budget import token_budget
 
-        return grid.tokens if self.steps_aside(grid) else token_budget(self.retention, grid.tokens)
+        if self.steps_aside(grid):
+            return grid.tokens
+        if self.retention is None:
+            return min(grid.tokens, self.visual_tokens or grid.tokens)
+        return token_budget(self.retention, grid.tokens)
+
+    def share(self, grid: FrameGrid) -> float:
+        """The share of a clip's visual tokens that is asked for: ``retention``, or what ``visual_tokens`` are of it."""
+        if self.retention is None:
+            return min(1.0, (self.visual_tokens or grid.tokens) / grid.tokens)
+        return self.retention
 
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         """What is wanted from a vision encoder. Raises `MethodError` for layers it lacks."""
@@ -138,17 +188,21 @@ class Method:
 
     def describe(self) -> str:
         """The method in the grammar of `earlytom.methods.parse_method`, knobs that differ from the default only."""
-        options = {"retention": _to_text(self.retention)} if self.retention_counts else {}
-        options |= self.changed_options()
+        options = self.amount_options() | self.changed_options()
         return f"{self.name}:{','.join(f'{name}={value}' for name, value in options.items())}"
+
+    def amount_options(self) -> dict[str, str]:
+        """``retention`` or ``visual_tokens``, whichever says how much is kept, as text that `from_options` reads."""
+        if self.visual_tokens is not None:
+            return {"visual_tokens": _to_text(self.visual_tokens)}
+        return {"retention": _to_text(self.retention)} if self.retention_counts else {}
 
     def changed_options(self) -> dict[str, str]:
         """The knobs that differ from the default, as text that `from_options` reads."""
-        return {
-            field.name: _to_text(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults["retention"] = self.default_retention if self.visual_tokens is None else None
+        values = {name: getattr(self, name) for name in defaults}
+        return {name: _to_text(value) for name, value in values.items() if value != defaults[name]}
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
@@ -157,12 +211,17 @@ class Method:
         Raises:
             MethodError: a knob is unknown (the known ones are listed), or its value cannot be read or is not allowed.
         """
+        return cls(**cls.read_options(options))
+
+    @classmethod
+    def read_options(cls, options: Mapping[str, object]) -> dict[str, Any]:
+        """Plain options as values of the knobs. Raises `MethodError` for unknown ones and text that cannot be read."""
         hints = typing.get_type_hints(cls)
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in options if key not in known]
         if unknown:
             raise MethodError(f"method {cls.name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
-        return cls(**{key: _read(key, value, hints[key]) for key, value in options.items()})
+        return {key: _read(key, value, hints[key]) for key, value in options.items()}
 
 
 _LISTS = {int: "integers like 6/14/20", float: "numbers like 0.5/0.25"}

@@ -3,18 +3,21 @@ the language model.
 
 Who supplies which stage, unless it is said (``@`` in the grammar, or the fields of `Composition`):
 
-- **encoder**: the first part that acts there.
 - **tokens**: the last part that selects tokens: what is written behind ``earlytom`` replaces its selection.
-- **llm**: the one part that acts there; two are refused, because neither order is what everybody would expect.
+- **encoder**, **llm**: the one part that acts there. Two are refused: one would be dropped, and what it does there may
+  be what makes it. Of ``earlytom+tome`` nothing of ToMe would be left but its second step, the merging of pooled
+  tokens. That step is a method of its own kind on any frames, so who wants just it can have it by saying so:
+  ``earlytom@encoder+tome@tokens``.
 
-A part that would supply nothing is refused, as is a pair of which one needs what the other does away with.
+A part that would supply nothing is refused, as is one that is told to supply what another one supplies, and a pair of
+which one needs what the other does away with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["Composition", "compose", "compose_stages"]
 
 # What the encoder stage asks of the encoder; everything else in an EncoderPlan is for the token stage.
-_ENCODER_STAGE_FIELDS = ("merge_layers", "token_layers", "proportional_attention")
+_ENCODER_STAGE_FIELDS = ("merge_layers", "token_layers", "proportional_attention", "unmerge")
+_WHERE: dict[Stage, str] = {"encoder": "inside the vision encoder", "llm": "inside the language model"}
 
 _Supplying = tuple[Method, tuple[Stage, ...]]
 _Told = tuple[Method, tuple[Stage, ...] | None]
 
 
-def compose(*parts: Method | str, retention: float | None = None) -> Composition:
+def compose(*parts: Method | str, retention: float | None = None, visual_tokens: int | None = None) -> Composition:
     """Make one method of the stages of several, such as ``compose(EarlyTom(), VisionZip(), retention=0.2)``.
 
     Args:
@@ -41,6 +45,8 @@ def compose(*parts: Method | str, retention: float | None = None) -> Composition
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; it replaces
             that of the parts, except of one that acts in the language model alone (its retention is about the tokens
             that it is given). ``None``: that of the part that selects tokens.
+        visual_tokens: instead of ``retention``, the number of visual tokens that the language model gets of every clip;
+            likewise.
 
     Raises:
         MethodError: the parts cannot go together; the message names them.
@@ -52,39 +58,61 @@ def compose(*parts: Method | str, retention: float | None = None) -> Composition
     supplied: list[_Told] = []
     for part in map(make_method, parts):
         supplied.extend(part.parts() if isinstance(part, Composition) else [(part, None)])
-    return compose_stages(supplied, retention)
+    return compose_stages(supplied, retention, visual_tokens)
 
 
-def compose_stages(parts: Sequence[_Told], retention: float | None) -> Composition:
-    """`compose` for parts of which some are told which stages to supply."""
+def compose_stages(
+    parts: Sequence[_Told], retention: float | None = None, visual_tokens: int | None = None
+) -> Composition:
+    """`compose` for parts of which some are told which stages to supply, at most."""
     name = "+".join(part.name for part, _ in parts)
-    suppliers: dict[Stage, Method] = {}
-    for stage in get_args(Stage):
-        acting = [part for part, told in parts if stage in (part.active_stages if told is None else told)]
-        if stage == "llm" and len(acting) > 1:
-            raise MethodError(
-                f"{name}: {acting[0].name} and {acting[1].name} both act inside the language model; switch one of them "
-                "off there, or say which stages a part is to supply, as in earlytom@encoder/tokens"
-            )
-        if acting:
-            suppliers[stage] = acting[-1] if stage == "tokens" else acting[0]
+    stages: tuple[Stage, ...] = get_args(Stage)
+    acting = {stage: [part for part, told in parts if stage in _supplied(part, told)] for stage in stages}
+    suppliers = {stage: found[-1] if stage == "tokens" else found[0] for stage, found in acting.items() if found}
+    _check_alone(name, "llm", acting["llm"])
     for part, told in parts:
         if not any(supplier is part for supplier in suppliers.values()):
             raise MethodError(_supplies_nothing(name, part, told, suppliers))
     selecting = suppliers.get("tokens", suppliers.get("encoder"))
-    if retention is None and selecting is not None:
-        retention = selecting.retention
-    return Composition(
+    if retention is None and visual_tokens is None and selecting is not None:
+        retention, visual_tokens = selecting.retention, selecting.visual_tokens
+    whole = Composition(
         encoder=suppliers.get("encoder"),
         tokens=suppliers.get("tokens"),
         llm=suppliers.get("llm"),
-        retention=1.0 if retention is None else retention,
+        retention=retention,
+        visual_tokens=visual_tokens,
+    )
+    # Behind what else is wrong with the pair: where it can go together no way, that is what should be told.
+    _check_alone(name, "encoder", acting["encoder"])
+    return whole
+
+
+def _supplied(part: Method, told: Sequence[Stage] | None) -> Sequence[Stage]:
+    return part.active_stages if told is None else told
+
+
+def _check_alone(name: str, stage: Stage, acting: Sequence[Method]) -> None:
+    """Raise `MethodError` where two parts act in a stage; it says how to write whose the stage is to be."""
+    if len(acting) < 2:
+        return
+    first, second = acting[:2]
+    raise MethodError(
+        f"{name}: {first.name} and {second.name} both act {_WHERE[stage]}, and what {second.name} does there would be "
+        f"dropped; switch one of them off there{_told_apart(stage, first, second)}"
     )
 
 
+def _told_apart(stage: Stage, first: Method, second: Method) -> str:
+    """How to write whose a stage is to be, where both parts are left with one."""
+    others = [other for other in second.active_stages if other != stage] or [stage]
+    kept = [other for other in first.active_stages if other not in others]
+    written = f"{_head(first, kept)}+{_head(second, others)}"
+    return f", or say which stages each is to supply, as in {written}" if kept else ", or leave it out"
+
+
 def _supplies_nothing(name: str, part: Method, told: Sequence[Stage] | None, suppliers: dict[Stage, Method]) -> str:
-    stages = part.active_stages if told is None else told
-    taken = [f"{stage} is supplied by {suppliers[stage].name}" for stage in stages]
+    taken = [f"{stage} is supplied by {suppliers[stage].name}" for stage in _supplied(part, told)]
     none = "as it is set up it acts in no stage" if part.stages else "its class declares no stages"
     return f"{name}: {part.name} would do nothing: {', '.join(taken) or none}"
 
@@ -99,7 +127,7 @@ class Composition(Method):
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; the parts that
-            bring the tokens down are set to it.
+            bring the tokens down are set to it, or to ``visual_tokens``.
         encoder: who merges inside the vision encoder, or ``None``.
         tokens: who selects tokens before the language model, or ``None`` where ``encoder`` leaves few enough.
         llm: who acts inside the language model, or ``None``.
@@ -108,21 +136,29 @@ class Composition(Method):
         MethodError: a part does not act in its stage, or two cannot go together.
     """
 
-    retention: float = 0.25
     encoder: Method | None = None
     tokens: Method | None = None
     llm: Method | None = None
 
+    default_retention: ClassVar[float] = 0.25
+
     def __post_init__(self) -> None:
-        super().__post_init__()
         parts = self.parts()
         object.__setattr__(self, "name", "+".join(part.name for part, _ in parts))
+        super().__post_init__()
         self._check_stages(parts)
         self._check_pairs(parts)
         for part, supplied in parts:
-            given = part if supplied == ("llm",) else replace(part, retention=self.retention)
+            given = part if supplied == ("llm",) else self._with_amount(part, supplied)
             for stage in supplied:
                 object.__setattr__(self, stage, given)
+
+    def _with_amount(self, part: Method, supplied: Sequence[Stage]) -> Method:
+        """A part set to what the whole is to keep."""
+        if self.visual_tokens is not None and "tokens" not in supplied and part.no_visual_tokens is not None:
+            # Whether it could keep to a number of tokens plays no part: another one selects.
+            return part
+        return replace(part, retention=self.retention, visual_tokens=self.visual_tokens)
 
     def _check_stages(self, parts: Sequence[_Supplying]) -> None:
         for part, supplied in parts:
@@ -139,8 +175,8 @@ class Composition(Method):
             raise MethodError(f"{self.name}: the stages of one method must come from one and the same instance of it")
         if self.tokens is None and (self.encoder is None or "tokens" in self.encoder.stages):
             raise MethodError(
-                f"{self.name or 'a composition'}: no part selects tokens before the language model, so retention "
-                f"{self.retention} would not be reached; add one, such as visionzip"
+                f"{self.name or 'a composition'}: no part selects tokens before the language model, so "
+                f"{' '.join(*self.amount_options().items())} would not be reached; add one, such as visionzip"
             )
         if self.tokens is None or self.encoder is None or self.encoder == self.tokens:
             return
@@ -174,6 +210,12 @@ class Composition(Method):
     @property
     def exact_budget(self) -> bool:
         return self._selecting.exact_budget
+
+    @property
+    def no_visual_tokens(self) -> str | None:
+        # Without any part that selects nothing can be said; that is refused by itself.
+        part = self.encoder if self.tokens is None else self.tokens
+        return None if part is None else part.no_visual_tokens
 
     def steps_aside(self, grid: FrameGrid) -> str | None:
         return self._selecting.steps_aside(grid)
@@ -221,10 +263,10 @@ class Composition(Method):
             f"{last.name}.{knob}" if knob in taken else knob: text
             for knob, text in _own_options(last, supplied).items()
         }
-        return "+".join([*written, _with_options(_head(last, supplied), {"retention": str(self.retention)} | own)])
+        return "+".join([*written, _with_options(_head(last, supplied), self.amount_options() | own)])
 
 
-def _head(part: Method, stages: tuple[Stage, ...]) -> str:
+def _head(part: Method, stages: Sequence[Stage]) -> str:
     return f"{part.name}@{'/'.join(stages)}"
 
 
@@ -236,4 +278,5 @@ def _own_options(part: Method, stages: tuple[Stage, ...]) -> dict[str, str]:
     """What is to be written with a part; its retention only where that is not the whole's and says something."""
     changed = part.changed_options()
     told = changed.pop("retention", str(part.retention))
+    changed.pop("visual_tokens", None)
     return {"retention": told} | changed if stages == ("llm",) and part.retention != 1.0 else changed

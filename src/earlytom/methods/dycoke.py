@@ -72,6 +72,10 @@ class DyCoke(Method):
     def exact_budget(self) -> bool:
         return self.compat == "default"
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return f"it keeps one frame in {_GROUP} whole, however many tokens that are"
+
     def steps_aside(self, grid: FrameGrid) -> str | None:
         if self.compat == "official" and grid.frames <= _GROUP:
             return f"the authors' code fails for clips of {_GROUP} frames or fewer, or as many temporal grids"

@@ -68,10 +68,9 @@ class EarlyTom(Method):
         inner_ratio: share of the visual tokens that inner merging drops, in [0, 1).
 
     Raises:
-        MethodError: a knob is out of range, or the preset is unknown.
+        MethodError: a knob is out of range, or the preset is unknown or has nothing for what is to be kept.
     """
 
-    retention: float = 0.25
     tau_seg: float | None = None
     merge_layers: tuple[int, ...] | None = None
     ema: float = 0.9
@@ -87,6 +86,7 @@ class EarlyTom(Method):
     inner_layer: int | None = None
     inner_ratio: float = 0.5
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "earlytom"
     summary: ClassVar[str] = "frame merging inside the vision encoder, then decoupled spatial token selection"
     paper: ClassVar[str] = "arXiv 2605.30010"
@@ -127,7 +127,14 @@ class EarlyTom(Method):
     def exact_budget(self) -> bool:
         return self.compat != "official"
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.exact_budget else "compat='official' rounds frame by frame"
+
     def steps_aside(self, grid: FrameGrid) -> str | None:
+        if self.visual_tokens is not None:
+            # It holds for small clips too, so that none exceeds it.
+            return super().steps_aside(grid)
         if self.compat == "official":
             return None
         if grid.frames == 1:
@@ -177,7 +184,7 @@ class EarlyTom(Method):
         if self.exact_budget:
             counts = exact_counts(budget, dynamic, tokens_per_frame)
         else:
-            rescaled = rescaled_retention(self.retention, tokens.grid.frames, frames)
+            rescaled = rescaled_retention(self.share(tokens.grid), tokens.grid.frames, frames)
             counts = published_counts(rescaled, dynamic, tokens_per_frame)
         kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic])
         details = {"segments": segments, "dynamic": dynamic, "tokens_per_frame": counts}

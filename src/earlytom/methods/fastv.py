@@ -66,7 +66,7 @@ class FastV(Method):
         check_range("ratio", self.ratio, 0.0, 1.0)
         if self.ratio == 1.0:
             raise MethodError(f"ratio must be less than 1, got {self.ratio!r}")
-        if self.retention != FastV.retention:
+        if self.retention != self.default_retention:
             raise MethodError(
                 f"ratio ({self.ratio!r}) and retention ({self.retention!r}) both say how much FastV keeps; give one"
             )

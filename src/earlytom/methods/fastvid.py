@@ -61,7 +61,6 @@ class FastVID(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     scores: Literal["pooling_head", "received"] = "pooling_head"
     tau: float | None = None
     segments: int = 8
@@ -71,6 +70,7 @@ class FastVID(Method):
     neighbours: int = 4
     compat: Literal["default", "official"] = "default"
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "fastvid"
     summary: ClassVar[str] = "salient tokens of every frame, and density peaks that gather the rest of their segment"
     paper: ClassVar[str] = "arXiv 2503.11187"
@@ -94,6 +94,10 @@ class FastVID(Method):
     def exact_budget(self) -> bool:
         return self.compat == "default"
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.exact_budget else "compat='official' rounds frame by frame"
+
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         if self.scores == "pooling_head":
             return EncoderPlan(pooling_head=True)
@@ -113,7 +117,7 @@ class FastVID(Method):
         if self.compat == "default":
             plan = self._exact_plan(segments, budget, per_frame)
         else:
-            rescaled = rescaled_retention(self.retention, tokens.grid.frames, frames)
+            rescaled = rescaled_retention(self.share(tokens.grid), tokens.grid.frames, frames)
             plan = self._official_plan(segments, rescaled, per_frame)
         reduction = merge_into_anchors(
             tokens.features.detach(),  # what is kept does not depend on gradients, its values do

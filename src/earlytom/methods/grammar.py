@@ -7,9 +7,10 @@
     option  = knob "=" value | name "." knob "=" value
 
 One part is a method; several are a composition (`earlytom.methods.compose`). Options behind a part that others follow
-are its own. Options at the end are those of the whole: ``retention`` is everybody's, any other knob goes to the part
-that has it, and where several have it the part is named: ``visionzip.compat=official``. ``@`` says which stages a part
-is to supply, where the rules of `earlytom.methods.compose` would decide otherwise.
+are its own. Options at the end are those of the whole: ``retention``, or ``visual_tokens`` instead, is everybody's, any
+other knob goes to the part that has it, and where several have it the part is named: ``visionzip.compat=official``.
+``@`` says which stages a part is to supply, where the rules of `earlytom.methods.compose` would decide otherwise; a
+part that does not get them is refused.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from earlytom.types import Stage
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
+    from earlytom.methods.compose import Composition
 
 __all__ = ["read_method", "written_option"]
 
 # A plus sign in front of a number, as in 1e+3, joins nothing.
 _JOINT = re.compile(r"\+(?=\s*[A-Za-z_])")
-_RETENTION = "retention"
+_AMOUNTS = ("retention", "visual_tokens")
+"""How much is kept, which is of the whole."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ class _Part:
 
 @dataclass
 class _Text:
-    """A whole text: its parts, and the retention of the whole as far as it is given."""
+    """A whole text: its parts, and how much the whole keeps as far as that is given."""
 
     text: str
     parts: list[_Part]
@@ -72,14 +75,14 @@ class _Text:
         options[knob] = value
 
     def put_own(self, part: _Part, knob: str, value: object) -> None:
-        """Note an option that is written with its part; retention is of the whole even there."""
-        shared = knob == _RETENTION and not part.budget_is_its_own
+        """Note an option that is written with its part; how much is kept is of the whole even there."""
+        shared = knob in _AMOUNTS and not part.budget_is_its_own
         self.put(self.whole if shared else part.options, knob, value)
 
     def put_last(self, key: str, value: object) -> None:
         """Note an option that is written at the end, for whichever part it belongs to."""
         name, dot, knob = key.rpartition(".")
-        if not dot and knob == _RETENTION:
+        if not dot and knob in _AMOUNTS:
             self.put(self.whole, knob, value)
             return
         owners = [part for part in self.parts if knob in part.knobs and (not dot or part.name == name)]
@@ -100,13 +103,30 @@ def read_method(text: str, options: Mapping[str, object]) -> Method:
     read = _read(text, options)
     if len(read.parts) == 1 and read.parts[0].stages is None:
         return read.parts[0].found.from_options(read.parts[0].options)
+    from earlytom.methods.base import Method
     from earlytom.methods.compose import compose_stages
 
-    built = []
+    # A number of tokens is for the part that selects, which is not known yet.
+    share = {knob: value for knob, value in read.whole.items() if knob == "retention"}
+    built: list[tuple[Method, tuple[Stage, ...] | None]] = []
     for part in read.parts:
-        shared = {} if part.budget_is_its_own else read.whole
-        built.append((part.found.from_options(part.options | shared), part.stages))
-    return compose_stages(built, None)
+        options = part.options if part.budget_is_its_own else part.options | share
+        built.append((part.found.from_options(options), part.stages))
+    made = compose_stages(built, **Method.read_options(read.whole))
+    for part in read.parts:
+        _check_told(read, part, made)
+    return made
+
+
+def _check_told(read: _Text, part: _Part, made: Composition) -> None:
+    """Raise `MethodError` unless a part supplies every stage that ``@`` says it is to supply."""
+    for stage in part.stages or ():
+        supplier = getattr(made, stage)
+        if supplier.name != part.name:
+            raise MethodError(
+                f"method {read.text!r}: {part.name} is to supply {stage!r}, and so is {supplier.name}; write behind @ "
+                "what each is to supply, every stage once"
+            )
 
 
 def written_option(text: str, knob: str) -> object | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from earlytom.ops import Segment
-    from earlytom.types import VisualTokens
+    from earlytom.types import FrameGrid, VisualTokens
 
 __all__ = ["HoliTom"]
 
@@ -42,6 +42,8 @@ class HoliTom(Method):
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]. Clips with much
             to merge along time may keep fewer.
+        visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip, of one with much to
+            merge along time perhaps fewer.
         tau: cosine above which a token and its successor are the same, in [-1, 1]; ``None``: the authors' values, 0.65
             up to a retention of 0.1 and 0.8 above.
         max_window: most frames of a window.
@@ -55,13 +57,13 @@ class HoliTom(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     tau: float | None = None
     max_window: int = 1024
     neighbours: int = 7
     centre_weight: float | None = 0.6
     compat: Literal["default", "official"] = "default"
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "holitom"
     summary: ClassVar[str] = "static tokens merged along time over optimal windows, then clustering and selection"
     paper: ClassVar[str] = "arXiv 2505.21334"
@@ -81,6 +83,10 @@ class HoliTom(Method):
     @property
     def exact_budget(self) -> bool:
         return False
+
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.compat == "default" else "compat='official' rounds block by block"
 
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         return EncoderPlan(attention_layer=encoder.last_global_layer)
@@ -104,11 +110,11 @@ class HoliTom(Method):
         if self.compat == "default" and budget >= frames * per_frame:
             return Decision()
         features = tokens.features.detach()  # what is kept does not depend on gradients, its values do
-        since = static_since(paired_cosines(features[:-1], features[1:]) > self._threshold)
+        since = static_since(paired_cosines(features[:-1], features[1:]) > self._threshold(self.share(tokens.grid)))
         savings: list[list[int]] = window_savings(since).tolist()
         segments = best_partition(savings, self.max_window)
         static = [savings[last][first] // max(1, last - first) for first, last in segments]
-        kept_static, kept_dynamic = self._counts(budget, tokens.grid.tokens, per_frame, segments, static)
+        kept_static, kept_dynamic = self._counts(budget, tokens.grid, segments, static)
         is_static = static_tokens(since, segments)
         neighbours = [max(1, min(self.neighbours, count)) for count in kept_static]
         blocks = cluster_static(features, segments, is_static, static, kept_static, neighbours, self.centre_weight)
@@ -122,20 +128,19 @@ class HoliTom(Method):
         }
         return Decision(reduction=reduce_windows(segments, is_static, blocks, chosen), details=details)
 
-    @property
-    def _threshold(self) -> float:
+    def _threshold(self, retention: float) -> float:
         if self.tau is not None:
             return self.tau
-        return _TAU_FEW if self.retention <= _FEW else _TAU
+        return _TAU_FEW if retention <= _FEW else _TAU
 
     def _counts(
-        self, budget: int, whole: int, per_frame: int, segments: Sequence[Segment], static: Sequence[int]
+        self, budget: int, grid: FrameGrid, segments: Sequence[Segment], static: Sequence[int]
     ) -> tuple[list[int], list[int]]:
         """Tokens that each window keeps of its static ones, and each frame of its dynamic ones."""
         from earlytom.ops import apportion
 
         dynamic = [
-            per_frame - count
+            grid.tokens_per_frame - count
             for (first, last), count in zip(segments, static, strict=True)
             for _ in range(first, last + 1)
         ]
@@ -143,7 +148,7 @@ class HoliTom(Method):
         if self.compat == "default":
             shares = apportion(min(budget, left), [*static, *dynamic])
             return shares[: len(static)], shares[len(static) :]
-        rescaled = min(self.retention / (left / whole), 1.0)
+        rescaled = min(self.share(grid) / (left / grid.tokens), 1.0)
         few = [round(count * rescaled) for count in static]
         several = [min(count, math.ceil(count * rescaled)) for count in dynamic]
         if not any(few) and not any(several):

@@ -99,8 +99,12 @@ def preset_names() -> list[str]:
     return [*EVERYDAY, PAPER, *PRESETS]
 
 
-def find_preset(name: str, retention: float) -> Preset:
+def find_preset(name: str, retention: float | None) -> Preset:
     """What a preset sets at a retention; ``paper`` takes its row for the nearest one that is published.
+
+    Args:
+        name: the preset.
+        retention: ``None`` where a number of tokens is asked for instead, which the paper's presets do not go by.
 
     Raises:
         MethodError: the name is unknown, or the paper has no such retention for a benchmark's preset.
@@ -109,6 +113,11 @@ def find_preset(name: str, retention: float) -> Preset:
         raise MethodError(f"unknown preset {name!r}; the presets are: {', '.join(preset_names())}")
     if name in EVERYDAY:
         return EVERYDAY[name]
+    if retention is None:
+        raise MethodError(
+            f"preset {name!r} goes by the retention, of which visual_tokens are another share in every clip; give "
+            "retention instead"
+        )
     if name == PAPER:
         rows = PRESETS[PAPER_ROWS]
         return rows[min(rows, key=lambda published: abs(published - retention))]

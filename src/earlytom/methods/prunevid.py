@@ -42,6 +42,8 @@ class PruneVid(Method):
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]. Clips with much
             to merge along time may keep fewer.
+        visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip, of one with much to
+            merge along time perhaps fewer.
         tau: mean cosine over a window above which a place is static, in [-1, 1].
         segment_ratio: clusters of frames, over frames, in (0, 1].
         neighbours: k of all clusterings.
@@ -50,11 +52,11 @@ class PruneVid(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     tau: float = 0.8
     segment_ratio: float = 0.25
     neighbours: int = 7
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "prunevid"
     summary: ClassVar[str] = "static tokens merged along time over clustered frames, then clustering in space"
     paper: ClassVar[str] = "arXiv 2412.16117"
@@ -70,6 +72,10 @@ class PruneVid(Method):
     @property
     def exact_budget(self) -> bool:
         return False
+
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         from earlytom.ops import (

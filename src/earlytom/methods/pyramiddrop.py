@@ -77,7 +77,7 @@ class PyramidDrop(Method):
         object.__setattr__(self, "ratios", _checked_ratios(self.ratios))
         if self.layers is not None and len(self.ratios) != len(self.layers):
             raise MethodError(f"ratios {self.ratios} must be as many as layers {self.layers}")
-        if self.retention != PyramidDrop.retention:
+        if self.retention != self.default_retention:
             raise MethodError(
                 f"ratios ({self.ratios!r}) and retention ({self.retention!r}) both say how much PyramidDrop keeps; "
                 "give one"

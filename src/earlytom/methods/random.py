@@ -31,9 +31,9 @@ class RandomSelection(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     seed: int = 0
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "random"
     summary: ClassVar[str] = "tokens drawn at random from every frame (a control)"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)

@@ -48,6 +48,8 @@ class ToMe(Method):
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; with ``unmerge``
             also the share of a frame's tokens that the encoder is left with.
+        visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip; a clip of more frames
+            is refused, since a token of each is left.
         proportional_attention: a merged token draws as much attention as what went into it. The vision encoder then
             needs the attention implementation sdpa or eager.
         unmerge: patches take their places again behind the encoder, for its stock pooling, and pooled tokens merge
@@ -59,11 +61,11 @@ class ToMe(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     proportional_attention: bool = True
     unmerge: bool = True
     inflection: float = -0.5
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "tome"
     summary: ClassVar[str] = "merging of similar tokens in every layer of the vision encoder"
     paper: ClassVar[str] = "arXiv 2210.09461"
@@ -75,10 +77,20 @@ class ToMe(Method):
         check_switches(self, "proportional_attention", "unmerge")
         check_range("inflection", self.inflection, -1.0, 1.0)
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.unmerge else "unmerge=False leaves equally many tokens of every frame"
+
     def budget(self, grid: FrameGrid) -> int:
-        if self.unmerge:
-            return max(grid.frames, super().budget(grid))
-        return grid.frames * self._share(grid.tokens_per_frame)
+        if not self.unmerge:
+            return grid.frames * self._left(grid, grid.tokens_per_frame)
+        budget = super().budget(grid)
+        if self.visual_tokens is not None and budget < grid.frames:
+            raise MethodError(
+                f"visual_tokens ({self.visual_tokens}) must be at least the {grid.frames} frames of the clip: method "
+                f"{self.name!r} leaves a token of each"
+            )
+        return max(grid.frames, budget)
 
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         if self.retention == 1.0:
@@ -92,13 +104,13 @@ class ToMe(Method):
     def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
         from earlytom.ops import match_tokens, matched_means, merge_schedule
 
-        left = self._share(states.patches if self.unmerge else states.grid.tokens_per_frame)
+        left = self._left(states.grid, states.patches if self.unmerge else states.grid.tokens_per_frame)
         try:
             schedule = merge_schedule(states.patches - left, states.patches, states.depth, self.inflection)
         except ValueError as error:
             raise MethodError(
-                f"retention {self.retention!r} asks for {left} of the {states.patches} tokens of a frame: {error}; ask "
-                "for more"
+                f"retention {self.share(states.grid):.4g} asks for {left} of the {states.patches} tokens of a frame: "
+                f"{error}; ask for more"
             ) from error
         count = schedule[layer]
         if not count:
@@ -114,7 +126,8 @@ class ToMe(Method):
             return Decision(details={"tokens_per_frame": counts})
         return Decision(reduction=merge_down(tokens.features, counts), details={"tokens_per_frame": counts})
 
-    def _share(self, tokens: int) -> int:
+    def _left(self, grid: FrameGrid, tokens: int) -> int:
+        """How many of a frame's ``tokens`` are left."""
         from earlytom.ops import token_budget
 
-        return token_budget(self.retention, tokens)
+        return token_budget(self.share(grid), tokens)

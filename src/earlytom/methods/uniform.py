@@ -32,9 +32,9 @@ class UniformSubsampling(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     frames: bool = False
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "uniform"
     summary: ClassVar[str] = "tokens or whole frames at even distances (a baseline of the paper)"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
@@ -44,10 +44,14 @@ class UniformSubsampling(Method):
         super().__post_init__()
         check_switches(self, "frames")
 
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return "frames=True keeps whole frames" if self.frames else None
+
     def budget(self, grid: FrameGrid) -> int:
         if not self.frames:
             return super().budget(grid)
-        return max(1, round(self.retention * grid.frames)) * grid.tokens_per_frame
+        return max(1, round(self.share(grid) * grid.frames)) * grid.tokens_per_frame
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
         import torch

@@ -43,11 +43,11 @@ class VisionZip(Method):
         MethodError: a knob is out of range.
     """
 
-    retention: float = 0.25
     dominant_share: float = 54 / 64
     attention_layer: int | None = None
     compat: Literal["default", "official"] = "default"
 
+    default_retention: ClassVar[float] = 0.25
     name: ClassVar[str] = "visionzip"
     summary: ClassVar[str] = "most attended tokens, and a few that gather all others"
     paper: ClassVar[str] = "arXiv 2412.04467"
@@ -66,6 +66,10 @@ class VisionZip(Method):
     @property
     def exact_budget(self) -> bool:
         return self.compat != "official"
+
+    @property
+    def no_visual_tokens(self) -> str | None:
+        return None if self.exact_budget else "compat='official' rounds frame by frame"
 
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
         layer = encoder.last_global_layer if self.attention_layer is None else self.attention_layer
@@ -96,8 +100,9 @@ class VisionZip(Method):
         frames, per_frame = tokens.features.shape[:2]
         if self.exact_budget:
             return exact_counts(budget, [True] * frames, per_frame)
-        if frames == tokens.grid.frames and (per_frame, self.retention) in _PUBLISHED_COUNTS:
-            return [_PUBLISHED_COUNTS[per_frame, self.retention]] * frames
+        retention = self.share(tokens.grid)
+        if frames == tokens.grid.frames and (per_frame, retention) in _PUBLISHED_COUNTS:
+            return [_PUBLISHED_COUNTS[per_frame, retention]] * frames
         # The published method knows no merged frames; they share what merging saved, as EarlyTom's do.
-        rescaled = rescaled_retention(self.retention, tokens.grid.frames, frames)
+        rescaled = rescaled_retention(retention, tokens.grid.frames, frames)
         return [max(1, round(per_frame * rescaled))] * frames
