@@ -36,6 +36,7 @@ def configurations(draw: st.DrawFn) -> EarlyTom:
         frame_merging=draw(st.booleans()),
         weighted_merging=draw(st.booleans()),
         decoupled_selection=draw(st.booleans()),
+        dynamic_selection=draw(st.sampled_from(["frame", "clip"])),
         inner_merging=draw(maybe_bool),
         inner_layer=draw(st.none() | st.integers(1, 60)),
         inner_ratio=draw(st.floats(0, 1, exclude_max=True)),
@@ -167,7 +168,7 @@ def test_retention_is_a_number_in_the_open_closed_unit_interval(retention) -> No
         {"max_window": True}, {"inner_ratio": 1.0}, {"inner_ratio": -0.1}, {"inner_layer": 0}, {"inner_layer": 1.5},
         {"merge_layers": ()}, {"merge_layers": (6, 6)}, {"merge_layers": (14, 6)}, {"merge_layers": (-1, 6)},
         {"merge_layers": 6}, {"merge_layers": (True, 6)}, {"merge_layers": (6.0, 14)}, {"compat": "official "},
-        {"inner_layer": True},
+        {"inner_layer": True}, {"dynamic_selection": "video"},
     ],
     ids=str,
 )  # fmt: skip

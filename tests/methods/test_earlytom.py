@@ -18,7 +18,7 @@ from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates,
 from reference.inner import merge_dropped_naively
 from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
-from reference.selection import select_naively
+from reference.selection import select_naively, select_together_naively
 from reference.strategies import quick, scene_clips, variants
 from reference.token_clips import visual_tokens
 
@@ -350,6 +350,27 @@ def test_official_gives_what_merging_saved_to_the_frames_that_are_left() -> None
     assert counts == [math.ceil(196 * 0.1 * 32 / 17)] * 17
     everything = EarlyTom(retention=0.25, compat="official", tau_seg=0.8)
     assert everything.select_tokens(pooled_tokens(4, 32, torch.eye(4)), 1568).reduction.outputs == 4 * 196
+
+
+@pytest.mark.parametrize("compat", VARIANTS)
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_dynamic_frames_may_share_what_they_keep(compat, decoupled) -> None:
+    tokens = visual_tokens(9, 6, 6)
+    similarity = torch.block_diag(torch.ones(4, 4), torch.ones(5, 5))
+    tokens = replace(tokens, frame_similarity=similarity if decoupled else None)
+    by_frame, by_clip = (
+        EarlyTom(retention=0.3, compat=compat, tau_seg=0.8, decoupled_selection=decoupled, dynamic_selection=reading)
+        for reading in ("frame", "clip")
+    )
+    budget = by_clip.budget(tokens.grid)
+    counts = by_frame.select_tokens(tokens, budget).details["tokens_per_frame"]
+    decision = by_clip.select_tokens(tokens, budget)
+    static = [not flag for flag in decision.details["dynamic"]]
+    assert any(static) == decoupled
+    assert "tokens_per_frame" not in decision.details
+    assert decision.reduction.source.tolist() == select_together_naively(tokens.attention.tolist(), counts, static)
+    if compat != "official":
+        assert decision.reduction.outputs == budget
 
 
 def test_official_rounds_the_retention_itself_where_nothing_merged() -> None:

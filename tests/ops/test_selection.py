@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from earlytom.ops import select_by_frame
 from earlytom.ops.selection import kept_indices, ranks, ranks_among, window_ids
-from reference.selection import best_first, select_naively, windows_of
+from reference.selection import best_first, select_naively, select_together_naively, windows_of
 from reference.strategies import quick
 
 # Coarse values make ties; NaN and infinities must rank, not crash. All of them are the same in float32.
@@ -32,6 +32,21 @@ def test_equals_the_naive_selection_with_ties_and_nan(case) -> None:
     scores, counts, local = case
     kept = select_by_frame(torch.tensor(scores), counts, local)
     assert kept.tolist() == select_naively(scores, counts, local)
+
+
+@quick
+@given(selections())
+def test_frames_that_share_their_counts_equal_the_naive_selection(case) -> None:
+    scores, counts, local = case
+    kept = select_by_frame(torch.tensor(scores), counts, local, together=True)
+    assert kept.tolist() == select_together_naively(scores, counts, local)
+    assert len(kept) == sum(counts)
+
+
+def test_frames_that_share_their_counts_may_get_none() -> None:
+    scores = torch.tensor([[0.1, 0.2], [0.9, 0.8], [0.3, 0.0]])
+    assert select_by_frame(scores, [1, 1, 1], [False, False, True], together=True).tolist() == [2, 3, 4]
+    assert select_by_frame(scores, [1, 1, 1], [False, False, True]).tolist() == [1, 2, 4]
 
 
 @quick

@@ -34,6 +34,18 @@ def select_in_frame(scores: Sequence[float], count: int, local: bool) -> list[in
     return [min(window, key=place.__getitem__) for window in windows_of(len(scores), count)]
 
 
+def select_together_naively(
+    scores: Sequence[Sequence[float]], counts: Sequence[int], local: Sequence[bool]
+) -> list[int]:
+    """Like `select_naively`, but the frames that are not local keep the best tokens of all of them."""
+    tokens = len(scores[0])
+    kept = select_naively(scores, [count if flag else 0 for count, flag in zip(counts, local, strict=True)], local)
+    shared = [frame for frame, flag in enumerate(local) if not flag]
+    places = [frame * tokens + token for frame in shared for token in range(tokens)]
+    best = best_first([score for frame in shared for score in scores[frame]])
+    return sorted([*kept, *(places[index] for index in best[: sum(counts[frame] for frame in shared)])])
+
+
 def select_naively(scores: Sequence[Sequence[float]], counts: Sequence[int], local: Sequence[bool]) -> list[int]:
     """The kept tokens of all frames, as indices into the flattened clip."""
     kept = []

@@ -8,7 +8,9 @@ model.
 
 What differs from the authors' code (``compat="official"`` restores it): no frame is dropped without being merged,
 static clips shrink, the number of tokens is exact, and inner merging averages without regard to order; frames merge
-earlier, and a share of them is left (``least_frames``).
+earlier, and a share of them is left (``least_frames``). What the supplementary leaves open (the last pair of Algorithm 1,
+the ratio printed in Algorithm 2, and what its top-k is taken over) is told in `earlytom.ops.merging`, in
+`earlytom.ops.budget` and under ``dynamic_selection``.
 ``tau_seg=None`` (the default) takes the threshold from the clip itself instead of from a benchmark.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
@@ -62,6 +64,9 @@ class EarlyTom(Method):
         frame_merging: ``False`` leaves out stage I.
         weighted_merging: ``False`` merges pairs by the plain mean.
         decoupled_selection: ``False`` selects by the top-k in every frame.
+        dynamic_selection: ``"frame"``: every dynamic frame keeps its own most attended tokens, as in the authors' code;
+            ``"clip"``: all dynamic frames together keep as many, the other reading of the "global" top-k of Algorithm 2
+            (docs/evaluation.md has what it changes).
         inner_merging: merge visual tokens inside the language model; ``None``: on with the paper's presets, else off.
         inner_layer: 0-based layer before which inner merging acts; ``None``: 18, or the same share of a language
             model too shallow for it.
@@ -82,6 +87,7 @@ class EarlyTom(Method):
     frame_merging: bool = True
     weighted_merging: bool = True
     decoupled_selection: bool = True
+    dynamic_selection: Literal["frame", "clip"] = "frame"
     inner_merging: bool | None = None
     inner_layer: int | None = None
     inner_ratio: float = 0.5
@@ -99,6 +105,7 @@ class EarlyTom(Method):
         check_range("ema", self.ema, 0.0, 1.0, low_open=True)
         check_inner_ratio("inner_ratio", self.inner_ratio)
         check_choice("compat", self.compat, ("default", "official", "paper"))
+        check_choice("dynamic_selection", self.dynamic_selection, ("frame", "clip"))
         if self.tau_seg is not None:
             check_range("tau_seg", self.tau_seg, -1.0, 1.0)
         check_count("max_window", self.max_window, 2)
@@ -186,8 +193,11 @@ class EarlyTom(Method):
         else:
             rescaled = rescaled_retention(self.share(tokens.grid), tokens.grid.frames, frames)
             counts = published_counts(rescaled, dynamic, tokens_per_frame)
-        kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic])
-        details = {"segments": segments, "dynamic": dynamic, "tokens_per_frame": counts}
+        together = self.dynamic_selection == "clip"
+        kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic], together=together)
+        # How many each dynamic frame has given of what they share is not known without waiting for the device.
+        told = {} if together else {"tokens_per_frame": counts}
+        details = {"segments": segments, "dynamic": dynamic, **told}
         return Decision(reduction=Reduction.keep(kept, frames * tokens_per_frame), details=details)
 
     def llm_plan(self, depth: int) -> LanguagePlan:

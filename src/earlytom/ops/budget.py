@@ -26,7 +26,9 @@ def rescaled_retention(retention: float, frames: int, frames_left: int) -> float
     """r^ = min(1, r / (N / B)): what merging saved goes back to the frames that are left (EarlyTom, stage II, step 1).
 
     In the authors' order of operations, which decides roundings: where nothing merged r^ is r itself, while
-    ``r * B / N`` may be a little more or less.
+    ``r * B / N`` may be a little more or less. Algorithm 2 of the supplementary prints r / (((B - N) / B) * L) instead,
+    with L the tokens of a frame. That is no share of a frame's tokens: it is undefined where nothing merged, grows as
+    less is merged, and is divided by the number of tokens that it is then multiplied with. Nothing here follows it.
     """
     return min(1.0, retention / (frames_left / frames))
 

@@ -11,6 +11,12 @@ A plan lists the output frames; each is a list of ``(input frame, weight)``. `pl
     not merged is dropped.
 ``paper``
     Algorithm 1 read literally: strict inequalities, a left-over last middle frame is kept.
+
+Where the algorithm says nothing ``paper`` is our reading. Its loop weighs the pair (i, i + 1) by s_(i+1), how similar
+frames i + 1 and i + 2 are, and runs up to the pair of the last middle frame k - 1 and the segment's last frame k, for
+which F_(k+1) is undefined; merged into that pair, frame k would also come out twice. So only middle frames pair here,
+and the last pair has the segment's last frame behind it: s_(k-1) = Sim(F_(k-1), F_k). The authors' code takes 0 for it
+instead, so that the weight is 1 and the second frame of the pair is lost.
 """
 
 from __future__ import annotations

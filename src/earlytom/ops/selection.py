@@ -52,7 +52,7 @@ def window_ids(counts: Tensor, tokens: int) -> Tensor:
     return torch.where(position < edge, position // (base + 1), longer + (position - edge) // base)
 
 
-def select_by_frame(scores: Tensor, counts: Sequence[int], local: Sequence[bool]) -> Tensor:
+def select_by_frame(scores: Tensor, counts: Sequence[int], local: Sequence[bool], *, together: bool = False) -> Tensor:
     """Keep ``counts[i]`` tokens of frame i: the highest scores of the frame, or the highest of each local window.
 
     Only sorts and gathers of known size, so nothing waits for the device.
@@ -61,6 +61,8 @@ def select_by_frame(scores: Tensor, counts: Sequence[int], local: Sequence[bool]
         scores: [N, P] float, the attention each token received.
         counts: tokens to keep in each frame, 0 to P (host data).
         local: for each frame whether to take one token from each of ``counts[i]`` windows (host data).
+        together: the frames that are not local keep the highest scores of all of them, as many as they have counts
+            together; of equals those of earlier frames.
 
     Returns:
         [sum(counts)] int64 indices into the flattened N * P tokens, ascending: temporal, then raster order.
@@ -68,10 +70,20 @@ def select_by_frame(scores: Tensor, counts: Sequence[int], local: Sequence[bool]
     tokens = scores.shape[1]
     kept = torch.tensor(counts, dtype=torch.int64).to(scores.device, non_blocking=True)
     rank = ranks(scores)
-    chosen = rank < kept[:, None]
+    chosen = _highest_together(scores, counts, local) if together else rank < kept[:, None]
     if any(local):
         windows = window_ids(kept.clamp_min(1), tokens)
         best = torch.full_like(rank, tokens).scatter_reduce_(1, windows, rank, "amin").gather(1, windows)
         local_rows = torch.tensor(local).to(scores.device, non_blocking=True)
         chosen = torch.where(local_rows[:, None] & (kept > 0)[:, None], rank == best, chosen)
     return kept_indices(chosen, sum(counts))
+
+
+def _highest_together(scores: Tensor, counts: Sequence[int], local: Sequence[bool]) -> Tensor:
+    """[N, P] bool: the highest scores of all frames that are not local, the sum of their counts."""
+    frames = [frame for frame, flag in enumerate(local) if not flag]
+    index = torch.tensor(frames, dtype=torch.int64).to(scores.device, non_blocking=True)
+    best = ranks(scores[index].flatten()) < sum(counts[frame] for frame in frames)
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    chosen[index] = best.view(len(frames), scores.shape[1])
+    return chosen
