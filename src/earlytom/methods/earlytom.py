@@ -8,9 +8,9 @@ model.
 
 What differs from the authors' code (``compat="official"`` restores it): no frame is dropped without being merged,
 static clips shrink, the number of tokens is exact, and inner merging averages without regard to order; frames merge
-earlier, and a share of them is left (``least_frames``). What the supplementary leaves open (the last pair of Algorithm 1,
-the ratio printed in Algorithm 2, and what its top-k is taken over) is told in `earlytom.ops.merging`, in
-`earlytom.ops.budget` and under ``dynamic_selection``.
+earlier, and a share of them is left (``least_frames``). What the supplementary leaves open is told where it matters:
+the last pair of Algorithm 1 in `earlytom.ops.merging`, the ratio that Algorithm 2 prints in `earlytom.ops.budget`, what
+its top-k is taken over under ``dynamic_selection``.
 ``tau_seg=None`` (the default) takes the threshold from the clip itself instead of from a benchmark.
 """
 
