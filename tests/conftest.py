@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def tiny_model(attention: str = "sdpa", dtype: torch.dtype = torch.float32, **ov
                 parameter.mul_(4.0)  # wider than the usual initialisation, so that attention and logits are not flat
     model.generation_config.pad_token_id = PAD
     return model.to(dtype).eval()
+
+
+def cache_name() -> str:
+    """What this release of transformers calls the cache among the arguments of a model."""
+    from transformers import LlavaOnevisionForConditionalGeneration
+
+    names = inspect.signature(LlavaOnevisionForConditionalGeneration.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def clip(frames: int = 12, seed: int = 0, size: int = 32) -> Tensor:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import earlytom
+from conftest import cache_name
+from earlytom.models.caches import returned_cache
 from families import FAMILY_NAMES, family_case
 
 NEW = 20
@@ -268,8 +270,8 @@ def test_hand_decoding_goes_on_behind_a_shortened_prompt(family, method, masked)
         for _ in range(4):
             token = output.logits[:, -1:].argmax(dim=-1).clamp_max(200)
             new, mask = torch.cat([new, token], dim=1), torch.cat([mask, mask.new_ones(2, 1)], dim=1)
-            given = {"attention_mask": mask} if masked else {}
-            output = model(input_ids=token, **given, past_key_values=output.past_key_values, use_cache=True)
+            given = {cache_name(): returned_cache(output)} | ({"attention_mask": mask} if masked else {})
+            output = model(input_ids=token, **given, use_cache=True)
             expected = recompute(model, seen[0], new)
             torch.testing.assert_close(output.logits[:, -1], expected, atol=1e-4, rtol=1e-4)
 

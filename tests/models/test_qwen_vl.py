@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import earlytom
+from conftest import cache_name
 from earlytom.methods import make_method
 from earlytom.models import find_adapter
+from earlytom.models.caches import returned_cache
 from earlytom.reduction import Reduction
 from earlytom.runtime.encode import encode_videos
 from earlytom.trace import Stopwatch
@@ -341,9 +343,8 @@ def test_decoding_by_hand_goes_on_behind_the_shortened_prompt(family) -> None:
             found.append(output.logits[0, -1])
             new_ids.append(int(found[-1][:280].argmax()))  # text, not a placeholder
             mask = torch.cat([mask, torch.ones(1, 1, dtype=mask.dtype)], dim=1)
-            output = model(
-                input_ids=torch.tensor([new_ids[-1:]]), attention_mask=mask, past_key_values=output.past_key_values
-            )
+            cache = {cache_name(): returned_cache(output)}
+            output = model(input_ids=torch.tensor([new_ids[-1:]]), attention_mask=mask, **cache)
     with torch.no_grad():
         expected = recomputed(family, model, inputs, QUARTER, new_ids, behind_text=False)
     for logits, wanted in zip(found, expected, strict=True):

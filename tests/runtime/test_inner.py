@@ -7,6 +7,8 @@ import torch
 
 import earlytom
 from conftest import batch, clip, tiny_model
+from earlytom.models.caches import returned_cache
+from earlytom.reduction import Reduction
 from earlytom.types import LanguagePlan
 from reference.language_model import logits_without_cache
 
@@ -16,6 +18,14 @@ class TwoBoundaries(earlytom.EarlyTom):
 
     def llm_plan(self, depth):
         return LanguagePlan(reduce_before=(1, 3) if self.inner_merging else ())
+
+
+class AboveAverage(earlytom.EarlyTom):
+    """Keeps inside the language model what is attended to more than on average: another number for each sample."""
+
+    def reduce_in_llm(self, states, layer):
+        kept = (states.attention > states.attention.mean()).nonzero().flatten()
+        return Reduction.keep(kept, states.attention.numel())
 
 
 METHODS = [
@@ -117,6 +127,21 @@ def test_samples_of_unequal_length_without_any_padding_in_the_prompt() -> None:
             torch.testing.assert_close(together.logits[step][1], stock.logits[step][0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_samples_that_become_unequal_inside_where_stock_needs_no_mask(attention) -> None:
+    """Neither prompt is padded before or behind the selection, so that every step needs a mask that stock left out."""
+    model, method = tiny_model(attention), AboveAverage(retention=0.25, inner_merging=True)
+    singles = [batch([[clip(12, seed)]]) for seed in range(2)]
+    inputs = {name: torch.cat([single[name] for single in singles]) for name in singles[0]}
+    together, trace = generate(model, inputs, method, max_new_tokens=6)
+    first, second = trace.last.language[0].tokens_after
+    assert first != second
+    for number, single in enumerate(singles):
+        alone, _ = generate(model, single, method, max_new_tokens=6)
+        for ours, theirs in zip(together.logits, alone.logits, strict=True):
+            torch.testing.assert_close(ours[number], theirs[0], atol=1e-4, rtol=1e-4)
+
+
 def test_beams_follow_their_sample() -> None:
     model, method = tiny_model(), METHODS[1]
     inputs = batch([[clip(12, 0)], [clip(12, 1)]])
@@ -136,7 +161,7 @@ def test_cache_of_later_layers_is_shorter_and_hooks_are_gone() -> None:
     model, method = tiny_model(), METHODS[2]
     inputs = batch([[clip(12, 0)]])
     output, trace = generate(model, inputs, method, max_new_tokens=3)
-    lengths = [output.past_key_values.get_seq_length(layer) for layer in range(5)]
+    lengths = [returned_cache(output).get_seq_length(layer) for layer in range(5)]
     reduction = trace.last.language[0]
     dropped = reduction.tokens_before[0] - reduction.tokens_after[0]
     assert dropped > 0
@@ -160,14 +185,6 @@ def test_perturbing_the_last_token_leaves_earlier_positions_alone() -> None:
         handle.remove()
         states.append(seen[0])
     assert torch.equal(states[0][:, :-1], states[1][:, :-1])
-
-
-def test_static_cache_is_refused_and_the_model_left_intact() -> None:
-    model = tiny_model()
-    inputs = batch([[clip(12, 0)]])
-    with earlytom.compress(model, METHODS[1]), pytest.raises(earlytom.CompressionError, match="static"):
-        model.generate(**inputs, max_new_tokens=3, cache_implementation="static")
-    assert not any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
 
 
 def test_prepare_refuses_what_it_cannot_do() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import earlytom
-from conftest import batch, clip, tiny_model
+from conftest import batch, cache_name, clip, tiny_model
+from earlytom.models.caches import returned_cache
 
 QUARTER = earlytom.EarlyTom(retention=0.25)
 INNER = earlytom.EarlyTom(retention=0.25, inner_merging=True)
@@ -90,7 +91,7 @@ def test_decoding_by_hand_behind_a_compressed_prefill() -> None:
         for step in range(3):
             mask = torch.cat([mask, mask.new_ones(2, 1)], dim=1)
             token = tokens[:, step, None]
-            output = model(input_ids=token, past_key_values=output.past_key_values, attention_mask=mask)
+            output = model(input_ids=token, attention_mask=mask, **{cache_name(): returned_cache(output)})
             everything = torch.cat([short["inputs_embeds"], embed(tokens[:, : step + 1])], dim=1)
             short_mask = torch.cat([short["attention_mask"], mask.new_ones(2, step + 1)], dim=1)
             expected = model(inputs_embeds=everything, attention_mask=short_mask, use_cache=False).logits
@@ -101,7 +102,7 @@ def test_decoding_by_hand_behind_a_compressed_prefill() -> None:
 def test_forward_with_inner_merging_fills_no_cache() -> None:
     model, inputs = tiny_model(), batch([[clip(12, 0)]])
     with torch.no_grad(), earlytom.compress(model, INNER):
-        assert model(**inputs).past_key_values is None
+        assert returned_cache(model(**inputs)) is None
         with pytest.raises(earlytom.CompressionError, match="cache"):
             model(**inputs, use_cache=True)
 
@@ -111,7 +112,7 @@ def test_a_second_turn_with_the_cache_names_the_cause() -> None:
     with earlytom.compress(model, QUARTER):
         first = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True)
         with pytest.raises(earlytom.CompressionError, match="whole history"):
-            model.generate(input_ids=first.sequences, past_key_values=first.past_key_values, max_new_tokens=2)
+            model.generate(input_ids=first.sequences, max_new_tokens=2, **{cache_name(): returned_cache(first)})
 
 
 def test_arguments_may_be_positional() -> None:

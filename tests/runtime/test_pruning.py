@@ -7,6 +7,7 @@ import torch
 
 import earlytom
 from conftest import batch, clip, tiny_model
+from earlytom.models.caches import returned_cache
 from reference.language_model import logits_without_cache
 
 # The method, and the method that makes the prompt it prefills.
@@ -97,7 +98,7 @@ def test_beams_follow_their_sample(case, attention) -> None:
 def test_caches_behind_a_boundary_are_shorter(case) -> None:
     model, (method, _) = tiny_model(), CASES[case]
     output, trace = generate(model, batch([[clip(12, 0)]]), method, max_new_tokens=3)
-    lengths = [output.past_key_values.get_seq_length(layer) for layer in range(5)]
+    lengths = [returned_cache(output).get_seq_length(layer) for layer in range(5)]
     text = trace.last.prefill_tokens - trace.last.visual_tokens[0]
     expected, tokens = [], trace.last.visual_tokens[0]
     for layer in range(5):
@@ -130,7 +131,7 @@ def test_positions_of_newer_tokens(case, renumbered) -> None:
         for handle in handles:
             handle.remove()
     for layer, (prefill, *decoding) in seen.items():
-        length = output.past_key_values.get_seq_length(layer) - 2
+        length = returned_cache(output).get_seq_length(layer) - 2
         assert prefill[0].shape[1] == length
         for step, given in enumerate(decoding):
             position = (length if renumbered else trace.last.prefill_tokens) + step

@@ -14,6 +14,7 @@ from torch import nn
 from earlytom.errors import CompressionError, ModelError
 from earlytom.methods import make_method
 from earlytom.models import open_model
+from earlytom.models.caches import given_cache, returned_cache
 from earlytom.runtime.devices import computing_devices
 from earlytom.runtime.encode import plan_encoder
 from earlytom.runtime.generation import (
@@ -161,7 +162,7 @@ class Compression:
             return stock(**self._prompts.fitting(given))
         self._check_prefix(prefix, arguments, generating=False)
         if self.acts_in_llm:
-            if arguments.get("use_cache") or arguments.get("past_key_values") is not None:
+            if arguments.get("use_cache") or given_cache(arguments) is not None:
                 raise CompressionError(
                     "forward() cannot fill a cache with a method that acts in the LLM; use generate()"
                 )
@@ -174,7 +175,7 @@ class Compression:
             with acting_inside(call, self._adapter, self._model, self._method, self._plan, prepared):
                 output = call.forward(stock, **short)
             call.trace.clock.stop("ttft")
-        cache = getattr(output, "past_key_values", None)
+        cache = returned_cache(output)
         if cache is not None:
             self._prompts.add(cache, prompt, prepared, prefix)
         return output

@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
+from earlytom.models.caches import given_cache
 
-__all__ = ["check_generation", "named_arguments", "warn_about_cache", "with_mask", "with_new_token_limits"]
+__all__ = [
+    "check_cache_grows",
+    "check_generation",
+    "named_arguments",
+    "warn_about_cache",
+    "with_mask",
+    "with_new_token_limits",
+]
 
 # Generation features that re-run or re-slice the prompt by its ids, which no longer line up with what was prefilled.
 _REFUSED = {
@@ -23,6 +31,9 @@ _REFUSED = {
     "custom_generate": "custom generation loops",
     "token_healing": "token healing",
 }
+
+# Caches that ``generate`` makes and that grow in each layer on their own.
+_GROWING = ("dynamic", "offloaded", "quantized")
 
 
 def named_arguments(call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,8 +71,25 @@ def check_generation(arguments: Mapping[str, Any], defaults: Any, *, reduces_in_
             raise CompressionError(f"{feature} ({name}) is not supported while a video is compressed; leave it out")
     if arguments.get("cache_implementation") == "paged":
         raise CompressionError("continuous batching (cache_implementation='paged') is not supported while compressing")
-    if reduces_in_llm and _effective("guidance_scale", arguments, defaults) not in (None, 1, 1.0):
-        raise CompressionError("guidance_scale runs the model twice a step, which inner-LLM merging does not support")
+    if reduces_in_llm:
+        _check_inside_llm(arguments, defaults)
+
+
+def check_cache_grows(cache: Any | None) -> None:
+    """Refuse a cache with a layer of limited length: behind a reduction layers hold fewer tokens than masks say.
+
+    Args:
+        cache: of transformers, filled or not; ``None`` where there is none.
+
+    Raises:
+        CompressionError: some layer is static or keeps a sliding window only.
+    """
+    for number, layer in enumerate(getattr(cache, "layers", ())):
+        if layer.get_max_length() > 0:
+            raise CompressionError(
+                "inner-LLM merging needs a cache that grows (DynamicCache), not a static one or one with a sliding "
+                f"window; layer {number} of this {type(cache).__name__} holds {layer.get_max_length()} tokens at most"
+            )
 
 
 def warn_about_cache(arguments: Mapping[str, Any], defaults: Any) -> None:
@@ -107,6 +135,20 @@ def with_new_token_limits(arguments: Mapping[str, Any], defaults: Any) -> dict[s
         changed[new] = max(0, value - prompt)
         changed.pop(limit, None)
     return changed
+
+
+def _check_inside_llm(arguments: Mapping[str, Any], defaults: Any) -> None:
+    """Refuse what a method that acts inside the language model cannot work with."""
+    if _effective("guidance_scale", arguments, defaults) not in (None, 1, 1.0):
+        raise CompressionError("guidance_scale runs the model twice a step, which inner-LLM merging does not support")
+    implementation = _effective("cache_implementation", arguments, defaults)
+    # Stock takes "hybrid" for no choice at all: it was the default of old checkpoints.
+    if implementation not in (None, "hybrid", *_GROWING):
+        raise CompressionError(
+            f"cache_implementation={implementation!r} is not supported by inner-LLM merging, which needs a cache that "
+            f"grows, not a static one; leave it out or use one of {', '.join(_GROWING)}"
+        )
+    check_cache_grows(given_cache(arguments))
 
 
 def _effective(name: str, arguments: Mapping[str, Any], defaults: Any) -> Any:

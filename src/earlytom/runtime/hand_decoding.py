@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from earlytom.models.caches import given_cache
 from earlytom.models.prompt import HostPrompt
 from earlytom.runtime.prefix import CachedPrefix
 from earlytom.types import PrefillInputs
@@ -23,7 +24,7 @@ def is_decoding_step(arguments: Mapping[str, Any]) -> bool:
     """
     ids = arguments.get("input_ids")
     pixels = any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
-    return ids is not None and ids.shape[1] == 1 and not pixels and arguments.get("past_key_values") is not None
+    return ids is not None and ids.shape[1] == 1 and not pixels and given_cache(arguments) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class ShortenedPrompts:
 
     def fitting(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` of a step, made to fit where its cache is that of a shortened prompt."""
-        cache = arguments.get("past_key_values")
+        cache = given_cache(arguments)
         known = None if cache is None else self._prompts.get(cache)
         if cache is None or known is None:
             return arguments

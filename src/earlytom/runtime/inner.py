@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import CompressionError, ModelError
+from earlytom.models.caches import given_cache
 from earlytom.ops import last_query_attention
 from earlytom.reduction import Reduction
 from earlytom.runtime.decisions import checked
+from earlytom.runtime.generation import check_cache_grows
 from earlytom.trace import LanguageReduction
 from earlytom.types import LanguageStates
 
@@ -143,9 +145,7 @@ class InnerStage:
         if self._prefilled:
             self._prefilling = False
             return
-        cache = kwargs.get("past_key_values")
-        if cache is not None and getattr(cache, "is_compileable", False):
-            raise CompressionError("inner-LLM merging needs a cache that grows (DynamicCache), not a static one")
+        check_cache_grows(given_cache(kwargs))
         self._prefilled = hidden.shape[1]
         self._repeats = hidden.shape[0] // len(self._visual)
         self._visual = [row for row in self._visual for _ in range(self._repeats)]
@@ -272,7 +272,7 @@ def _cut_arguments(
     kwargs["position_ids"] = None
     mask = kwargs.get("attention_mask")
     if mask is None and kept.filler is not None:
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(kwargs)
         keys = prefilled if not decoding or cache is None else cache.get_seq_length()
         mask = _full_mask(kept, keys, 1 if decoding else prefilled, layer)
     kwargs["attention_mask"] = None if mask is None else _cut_mask(mask, kept, prefilled, decoding)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
+from earlytom.models.caches import given_cache
 from earlytom.types import PrefillInputs
 
 __all__ = ["CachedPrefix", "cached_prefix"]
@@ -136,7 +137,7 @@ def cached_prefix(arguments: Mapping[str, Any], *, generating: bool) -> CachedPr
         arguments: of the call, by name.
         generating: whether they are of ``generate``, which may be given the whole prompt; ``forward`` never is.
     """
-    cache, ids, mask = (arguments.get(name) for name in ("past_key_values", "input_ids", "attention_mask"))
+    cache, ids, mask = given_cache(arguments), arguments.get("input_ids"), arguments.get("attention_mask")
     pixels = any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
     # Without pixels it is text or a decoding step, which may not wait for a cache that counts on its device.
     length = int(cache.get_seq_length()) if pixels and cache is not None else 0
