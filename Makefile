@@ -1,26 +1,42 @@
-# Everything runs from .venv, which `setup` makes from pyproject.toml and the pinned versions in constraints.txt.
+# Everything runs from .venv, which `setup` makes from pyproject.toml and the pinned versions in constraints.txt; only
+# test-newest and test-oldest have environments of their own. Remove one to have it made anew.
 PYTHON ?= python3
+TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.ready
+NEWEST := .venv-newest/.ready
+OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup demo test test-gpu lint format types bench
+.PHONY: help setup demo test test-newest test-oldest test-gpu lint format types bench
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## make the environment
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): constraints.txt
+$(STAMP): PACKAGES = --constraint constraints.txt --editable '.[bench,eval,dev]'
+$(NEWEST): PACKAGES = --editable '.[bench,eval,test]'
+$(OLDEST): constraints-oldest.txt
+$(OLDEST): PACKAGES = --constraint constraints-oldest.txt --editable '.[bench,eval,test]'
+
+$(STAMP) $(NEWEST) $(OLDEST): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; set PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench,eval,dev]'
-	@touch $(STAMP)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	@touch $@
 
 demo: $(STAMP)  ## ask about real video files with and without EarlyTom; VIDEO=file.mp4 QUESTION="..." for yours
 	$(BIN)/earlytom demo $(if $(VIDEO),"$(VIDEO)") $(if $(QUESTION),"$(QUESTION)")
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -m "not gpu"
+test: $(STAMP)  ## run the tests; TESTS=folder for some of them, here and in the next two
+	$(BIN)/python -m pytest -m "not gpu" $(TESTS)
+
+test-newest: $(NEWEST)  ## run the tests with the newest releases of what this needs
+	.venv-newest/bin/python -m pytest -m "not gpu" $(TESTS)
+
+test-oldest: $(OLDEST)  ## run the tests with the oldest releases that pyproject.toml allows
+	.venv-oldest/bin/python -m pytest -m "not gpu" $(TESTS)
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

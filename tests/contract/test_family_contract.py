@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from functools import cache
 
@@ -165,6 +166,8 @@ def test_every_way_of_generating(family, method, options) -> None:
 )
 def test_every_way_of_generating_is_that_of_stock_where_nothing_is_dropped(family, options) -> None:
     model, inputs = built(family), prompts(family, 1, 1)
+    if family == "internvl" and "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("before transformers 5.18 stock InternVL mixes up the frames of several sequences")
     wanted = {"do_sample": False} | options | {"max_new_tokens": 5}
     torch.manual_seed(3)
     expected = model.generate(**inputs, **wanted)

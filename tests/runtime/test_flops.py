@@ -26,6 +26,11 @@ def language_model_flops(tokens: int, width: int, inner: int, layers: int, heads
     return 2 * layers * (projections + attention + 3 * tokens * width * inner) + 2 * width * words
 
 
+def nearly(flops: int) -> object:
+    """But for the rotary angles, which transformers 5.17 makes with a matrix product: 2e-8 of the whole."""
+    return pytest.approx(flops, rel=1e-7)
+
+
 def siglip_flops(patches: int = 729, width: int = 1152, inner: int = 4304, layers: int = 26, patch: int = 14) -> int:
     layer = 4 * patches * width**2 + 2 * patches**2 * width + 2 * patches * width * inner
     return 2 * (layers * layer + patches * 3 * patch**2 * width)
@@ -59,7 +64,7 @@ def test_operations_of_llava_onevision_equal_the_formulas(onevision) -> None:
     found = count_flops(onevision, inputs, frames=32, prefill_tokens=6273)
     assert found.encoder == 32 * siglip_flops()
     assert found.projection == pytest.approx(2 * 32 * 729 * (1152 * 3584 + 3584**2), rel=0.01)
-    assert found.prefill == language_model_flops(6273, 3584, 18944, 28, 28, 4, 152128)
+    assert found.prefill == nearly(language_model_flops(6273, 3584, 18944, 28, 28, 4, 152128))
     assert found.total == found.encoder + found.projection + found.prefill
     merged = count_flops(onevision, inputs, frames=32, prefill_tokens=628, frames_after={6: 22, 14: 16, 20: 14})
     at_the_end = count_flops(onevision, inputs, frames=32, prefill_tokens=628, frames_after={25: 8})
@@ -73,7 +78,7 @@ def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
     assert tokens_of(qwen, sizes.packed_inputs(qwen, 384, 168, 280)) == 23040
     inputs = sizes.packed_inputs(qwen, 1, 168, 280)
     found = count_flops(qwen, inputs, frames=384, prefill_tokens=23000)
-    assert found.prefill == language_model_flops(23000, 3584, 18944, 28, 28, 4, 152064)
+    assert found.prefill == nearly(language_model_flops(23000, 3584, 18944, 28, 28, 4, 152064))
     assert found.prefill / 1e12 == pytest.approx(512.5, abs=1.5)
     whole = 4 * 2 * (2 * 240**2 * 1280)
     windows = 28 * 2 * (2 * sum(size**2 for size in (64, 64, 32, 32, 32, 16)) * 1280)
@@ -91,7 +96,7 @@ def test_table_7_s_setting_of_qwen2_5_vl_at_15_percent(qwen) -> None:
     one = sizes.packed_inputs(qwen, 1, 168, 280)
     plain = count_flops(qwen, one, frames=384, prefill_tokens=23040)
     short = count_flops(qwen, one, frames=384, prefill_tokens=3456, frames_after={7: 300, 15: 250, 23: 220})
-    assert short.prefill == language_model_flops(3456, 3584, 18944, 28, 28, 4, 152064)
+    assert short.prefill == nearly(language_model_flops(3456, 3584, 18944, 28, 28, 4, 152064))
     # Of two frames one is left after a layer: what is more than one frame's total is what one frame costs up to there.
     whole = plain.encoder // 384
     up_to = {
@@ -109,7 +114,7 @@ def test_the_other_families_at_true_size() -> None:
     assert tokens_of(video, sizes.frame_inputs(video, 64, 64 * 13 * 14, 384)) == 10816
     found = count_flops(video, sizes.frame_inputs(video, 1, 13 * 14, 384), frames=64, prefill_tokens=11648)
     assert found.encoder == 64 * siglip_flops()
-    assert found.prefill == language_model_flops(11648, 3584, 18944, 28, 28, 4, 152064)
+    assert found.prefill == nearly(language_model_flops(11648, 3584, 18944, 28, 28, 4, 152064))
 
     qwen3 = sizes.qwen3_vl()
     assert tokens_of(qwen3, sizes.timestamped_inputs(qwen3, 128, 192, 320)) == 128 * 60
@@ -117,16 +122,15 @@ def test_the_other_families_at_true_size() -> None:
     layer = 4 * 240 * 1152**2 + 2 * 240**2 * 1152 + 2 * 240 * 1152 * 4304
     assert found.encoder == 128 * 2 * (27 * layer + 240 * 3 * 2 * 16**2 * 1152)
     projections = 4096 * (2 * 32 * 128 + 2 * 8 * 128)
-    assert found.prefill == 2 * 36 * (9000 * projections + 2 * 9000**2 * 32 * 128 + 3 * 9000 * 4096 * 12288) + (
-        2 * 4096 * 151936
-    )
+    layers = 2 * 36 * (9000 * projections + 2 * 9000**2 * 32 * 128 + 3 * 9000 * 4096 * 12288)
+    assert found.prefill == nearly(layers + 2 * 4096 * 151936)
 
     internvl = sizes.internvl()
     assert tokens_of(internvl, sizes.labelled_inputs(internvl, 32, 448)) == 32 * 256
     found = count_flops(internvl, sizes.labelled_inputs(internvl, 1, 448), frames=32, prefill_tokens=8500)
     layer = 4 * 1025 * 1024**2 + 2 * 1025**2 * 1024 + 2 * 1025 * 1024 * 4096
     assert found.encoder == 32 * 2 * (24 * layer + 1024 * 3 * 14**2 * 1024)
-    assert found.prefill == language_model_flops(8500, 3584, 18944, 28, 28, 4, 151674)
+    assert found.prefill == nearly(language_model_flops(8500, 3584, 18944, 28, 28, 4, 151674))
 
 
 @pytest.mark.parametrize(

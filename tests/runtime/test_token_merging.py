@@ -62,7 +62,8 @@ def test_a_clip_with_no_more_tokens_than_asked_for_is_that_of_stock() -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("proportional", [True, False])
 def test_unmerged_tokens_are_pooled_as_stock_and_merge_again(attention, proportional) -> None:
-    model, pixels = tiny_model(attention), clip(FRAMES, 3)
+    # Merging decides between similarities; this clip has none so close that precision or release turns the decision.
+    model, pixels = tiny_model(attention), clip(FRAMES, 9)
     method = ToMe(retention=0.25, proportional_attention=proportional)
     with torch.no_grad():
         hidden, groups = naive(model, pixels, method)
