@@ -11,7 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import earlytom
-from conftest import batch, clip, tiny_model
+from conftest import batch, cache_name, clip, tiny_model
+from earlytom.models.caches import returned_cache
 from earlytom.runtime.devices import computing_devices, input_device, synchronize
 from earlytom.trace import Stopwatch
 from families import FAMILY_NAMES, family_case
@@ -130,9 +131,9 @@ def test_a_step_by_hand_waits_for_no_device(family, unequal, masked) -> None:
         for _ in range(3):
             token = output.logits[:, -1:].argmax(dim=-1).clamp_max(200)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            given = {"attention_mask": mask} if masked else {}
+            given = {cache_name(): returned_cache(output)} | ({"attention_mask": mask} if masked else {})
             with OurWaits() as waits:
-                output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True, **given)
+                output = model(input_ids=token, use_cache=True, **given)
             assert waits.places == []
 
 

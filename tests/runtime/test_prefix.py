@@ -9,7 +9,8 @@ import torch
 from transformers import DynamicCache
 
 import earlytom
-from conftest import batch, clip, tiny_model
+from conftest import batch, cache_name, clip, tiny_model
+from earlytom.models.caches import returned_cache
 from families import FAMILY_NAMES, family_case
 
 QUARTER = "earlytom:retention=0.25"
@@ -17,10 +18,15 @@ LENGTH = 4
 OPTIONS = {"do_sample": False, "max_new_tokens": 5, "return_dict_in_generate": True, "output_logits": True}
 
 
+def with_cache(cache: DynamicCache) -> dict[str, DynamicCache]:
+    """A copy of a cache as an argument: a call extends what it is given."""
+    return {cache_name(): copy.deepcopy(cache)}
+
+
 def cache_of(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor | None = None) -> DynamicCache:
     """What the language model has cached of some text."""
     with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+        return returned_cache(model(input_ids=ids, attention_mask=mask, use_cache=True))
 
 
 @pytest.fixture(params=FAMILY_NAMES)
@@ -38,10 +44,10 @@ def logits(output) -> torch.Tensor:
 
 def test_nothing_compressed_is_what_stock_does(prompt) -> None:
     model, inputs, cache = prompt
-    stock = model.generate(**inputs, past_key_values=copy.deepcopy(cache), **OPTIONS)
+    stock = model.generate(**inputs, **with_cache(cache), **OPTIONS)
     whole = model.generate(**inputs, **OPTIONS)
     with earlytom.compress(model, "none") as trace:
-        ours = model.generate(**inputs, past_key_values=copy.deepcopy(cache), **OPTIONS)
+        ours = model.generate(**inputs, **with_cache(cache), **OPTIONS)
     assert torch.equal(ours.sequences, stock.sequences)
     torch.testing.assert_close(logits(ours), logits(stock), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits(ours), logits(whole), atol=1e-4, rtol=1e-4)
@@ -54,10 +60,10 @@ def test_a_compressed_prompt_goes_on_behind_it(prompt, method) -> None:
     with earlytom.compress(model, method):
         whole = model.generate(**inputs, **OPTIONS)
         mine = copy.deepcopy(cache)
-        behind = model.generate(**inputs, past_key_values=mine, **OPTIONS)
+        behind = model.generate(**inputs, **{cache_name(): mine}, **OPTIONS)
     torch.testing.assert_close(logits(behind), logits(whole), atol=1e-4, rtol=1e-4)
     assert torch.equal(behind.sequences, whole.sequences)
-    assert mine.get_seq_length() == whole.past_key_values.get_seq_length()
+    assert mine.get_seq_length() == returned_cache(whole).get_seq_length()
 
 
 def test_prepare_too(prompt) -> None:
@@ -66,7 +72,7 @@ def test_prepare_too(prompt) -> None:
         pytest.skip("prepare() cannot hand over this family's further features")
     with earlytom.compress(model, QUARTER):
         expected = model.generate(**inputs, **OPTIONS)
-    prepared = earlytom.prepare(model, inputs | {"past_key_values": copy.deepcopy(cache)}, QUARTER)
+    prepared = earlytom.prepare(model, inputs | with_cache(cache), QUARTER)
     found = model.generate(**prepared.arguments, **OPTIONS)
     torch.testing.assert_close(logits(found), logits(expected), atol=1e-4, rtol=1e-4)
 
@@ -92,15 +98,15 @@ def test_only_what_comes_behind_may_be_given(prompt) -> None:
         if family_of(model) in ("qwen2_5_vl", "qwen3_vl"):
             for call in (model, model.generate):
                 with pytest.raises(earlytom.CompressionError, match=r"whole prompt to generate\(\), or position_ids"):
-                    call(**rest, past_key_values=copy.deepcopy(cache))
+                    call(**rest, **with_cache(cache))
             return
         for given in (rest, {name: value for name, value in rest.items() if name != "attention_mask"}):
             mine = copy.deepcopy(cache)
-            output = model(**given, past_key_values=mine, use_cache=True)
+            output = model(**given, **{cache_name(): mine}, use_cache=True)
             torch.testing.assert_close(output.logits, expected[:, LENGTH:], atol=1e-4, rtol=1e-4)
             assert mine.get_seq_length() == expected.shape[1]
         whole = model.generate(**inputs, **OPTIONS)
-        behind = model.generate(**rest, past_key_values=copy.deepcopy(cache), **OPTIONS)
+        behind = model.generate(**rest, **with_cache(cache), **OPTIONS)
         assert torch.equal(behind.sequences, whole.sequences[:, LENGTH:])
         torch.testing.assert_close(logits(behind), logits(whole), atol=1e-4, rtol=1e-4)
 
@@ -111,13 +117,13 @@ def test_decoding_by_hand_behind_both(masked) -> None:
     mine, mask = cache_of(model, inputs["input_ids"][:, :LENGTH]), inputs["attention_mask"]
     with torch.no_grad(), earlytom.compress(model, QUARTER):
         expected = model.generate(**inputs, **OPTIONS)
-        output = model(**rest_of(inputs), past_key_values=mine, use_cache=True)
+        output = model(**rest_of(inputs), **{cache_name(): mine}, use_cache=True)
         for step in range(1, 5):
             torch.testing.assert_close(output.logits[:, -1], expected.logits[step - 1], atol=1e-4, rtol=1e-4)
             mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
             token = output.logits[:, -1:].argmax(dim=-1)
             given = {"attention_mask": mask} if masked else {}
-            output = model(input_ids=token, past_key_values=output.past_key_values, **given)
+            output = model(input_ids=token, **{cache_name(): returned_cache(output)}, **given)
 
 
 def test_a_batch_whose_prompts_stay_equally_long() -> None:
@@ -128,12 +134,12 @@ def test_a_batch_whose_prompts_stay_equally_long() -> None:
     cache = cache_of(model, inputs["input_ids"][:, :LENGTH])
     with earlytom.compress(model, QUARTER):
         whole = model.generate(**inputs, **OPTIONS)
-        behind = model.generate(**inputs, past_key_values=copy.deepcopy(cache), **OPTIONS)
+        behind = model.generate(**inputs, **with_cache(cache), **OPTIONS)
         torch.testing.assert_close(logits(behind), logits(whole), atol=1e-4, rtol=1e-4)
         unequal = batch([[clip(12, 0)], [clip(12, 1), clip(12, 2)]])
         unequal["input_ids"][:, :LENGTH], unequal["attention_mask"][:] = 7, 1
         with pytest.raises(earlytom.CompressionError, match="shortened to one length"):
-            model.generate(**unequal, past_key_values=copy.deepcopy(cache), **OPTIONS)
+            model.generate(**unequal, **with_cache(cache), **OPTIONS)
 
 
 def test_what_cannot_be_right_is_refused(prompt) -> None:
@@ -143,19 +149,19 @@ def test_what_cannot_be_right_is_refused(prompt) -> None:
         earlytom.compress(model, inside),
         pytest.raises(earlytom.CompressionError, match="already holds 4 tokens, which a method that acts inside"),
     ):
-        model.generate(**inputs, past_key_values=copy.deepcopy(cache), **OPTIONS)
+        model.generate(**inputs, **with_cache(cache), **OPTIONS)
     with earlytom.compress(model, QUARTER) as trace:
         first = model.generate(**inputs, **OPTIONS)
         # The cache of a compressed call holds the video: it can neither be added again nor be taken for the text.
         turn = {name: torch.cat([value, value[:, -3:]], dim=1) if value.dim() == 2 and name.endswith(("ids", "mask"))
                 else value for name, value in inputs.items()}  # fmt: skip
         with pytest.raises(earlytom.CompressionError, match="not the cache of a compressed call"):
-            model.generate(**turn, past_key_values=first.past_key_values, **OPTIONS)
+            model.generate(**turn, **{cache_name(): returned_cache(first)}, **OPTIONS)
         short = {name: value[:, :LENGTH] if value.dim() == 2 and name.endswith(("ids", "mask")) else value
                  for name, value in inputs.items()}  # fmt: skip
         # Where pictures and frames come in one tensor, it is stock that misses the placeholders.
         with pytest.raises((earlytom.EarlyTomError, ValueError)):
-            model.generate(**short, past_key_values=copy.deepcopy(cache), **OPTIONS)
+            model.generate(**short, **with_cache(cache), **OPTIONS)
         assert len(trace.calls) == 1
 
 
@@ -164,4 +170,4 @@ def test_a_mask_that_covers_neither_is_refused() -> None:
     cache = cache_of(model, inputs["input_ids"][:, :LENGTH])
     rest = rest_of(inputs) | {"attention_mask": inputs["attention_mask"][:, LENGTH:]}
     with earlytom.compress(model, QUARTER), pytest.raises(earlytom.CompressionError, match="covers both, 204 tokens"):
-        model(**rest, past_key_values=cache)
+        model(**rest, **with_cache(cache))

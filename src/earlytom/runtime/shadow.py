@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, NoReturn
 
 import torch
@@ -46,9 +46,11 @@ class Shadow(BoundToModel):
 
     def __init__(self, module: nn.Module, name: str, serve: Callable[..., Any]) -> None:
         self._module, self._name = module, name
+        self.stock: Callable[..., Any] = getattr(module, name)
+        self.serve = serve
         self._before = vars(module).get(name, _NOTHING)
         # A method of this object: copying or pickling the module copies or pickles the object first.
-        self._call = MethodType(_standing_before(getattr(module, name), serve), self)
+        self._call = MethodType(_looking_like(self.stock), self)
 
     def put_in(self) -> None:
         """From now on the module's callers meet this call first."""
@@ -64,22 +66,28 @@ class Shadow(BoundToModel):
             vars(self._module)[self._name] = self._before
 
 
-def _standing_before(stock: Callable[..., Any], serve: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of `Shadow` that looks like ``stock``, and lets ``serve`` call it.
+def _met_first(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:
+    """Let a shadow serve a call.
 
-    Inside ``torch.compile`` (transformers compiles the decoding steps behind a static cache) it is nothing but
-    ``stock``, so that no graph breaks, and none is compiled again in the next block; a video is never passed by.
+    Inside ``torch.compile`` (transformers compiles the decoding steps behind a static cache) it is nothing but the
+    stock call, so that no graph breaks, and none is compiled again in the next block; a video is never passed by.
     """
+    if torch.compiler.is_compiling() and not _brings_pixels(kwargs):
+        return shadow.stock(*args, **kwargs)
+    return shadow.serve(shadow.stock, *args, **kwargs)
 
-    @functools.wraps(stock)
-    def call(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() and not _brings_pixels(kwargs):
-            return stock(*args, **kwargs)
-        return serve(stock, *args, **kwargs)
 
+def _looking_like(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """`_met_first` with the name, the words and the signature of ``stock``.
+
+    A copy without a closure: what a closure holds not every torch can trace past.
+    """
+    call = FunctionType(_met_first.__code__, globals())
+    functools.update_wrapper(call, stock)
+    del call.__dict__["__wrapped__"]  # it would be looked through, but has no ``shadow`` in front
     signature = inspect.signature(stock)
     owner = inspect.Parameter("shadow", inspect.Parameter.POSITIONAL_ONLY)
-    call.__signature__ = signature.replace(parameters=[owner, *signature.parameters.values()])  # type: ignore[attr-defined]
+    call.__dict__["__signature__"] = signature.replace(parameters=[owner, *signature.parameters.values()])
     return call
 
 
