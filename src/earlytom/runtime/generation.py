@@ -14,6 +14,7 @@ from earlytom.errors import CompressionError
 from earlytom.models.caches import given_cache
 
 __all__ = [
+    "brings_pixels",
     "check_cache_grows",
     "check_generation",
     "named_arguments",
@@ -53,6 +54,11 @@ def named_arguments(call: Callable[..., Any], args: Sequence[Any], kwargs: Mappi
     if twice:
         raise TypeError(f"{twice[0]} is given twice")
     return given | {name: value for name, value in named.items() if value is not None}
+
+
+def brings_pixels(arguments: Mapping[str, Any]) -> bool:
+    """Whether a call brings pictures or videos, told without reading any."""
+    return any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
 
 
 def check_generation(arguments: Mapping[str, Any], defaults: Any, *, reduces_in_llm: bool) -> None:

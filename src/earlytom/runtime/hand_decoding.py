@@ -11,6 +11,7 @@ import torch
 
 from earlytom.models.caches import given_cache
 from earlytom.models.prompt import HostPrompt
+from earlytom.runtime.generation import brings_pixels
 from earlytom.runtime.prefix import CachedPrefix
 from earlytom.types import PrefillInputs
 
@@ -23,8 +24,9 @@ def is_decoding_step(arguments: Mapping[str, Any]) -> bool:
     That is no video, and nothing is read from the device to find out.
     """
     ids = arguments.get("input_ids")
-    pixels = any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
-    return ids is not None and ids.shape[1] == 1 and not pixels and given_cache(arguments) is not None
+    if ids is None or ids.shape[1] != 1 or brings_pixels(arguments):
+        return False
+    return given_cache(arguments) is not None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from earlytom.errors import CompressionError
 from earlytom.models.caches import given_cache
+from earlytom.runtime.generation import brings_pixels
 from earlytom.types import PrefillInputs
 
 __all__ = ["CachedPrefix", "cached_prefix"]
@@ -138,9 +139,8 @@ def cached_prefix(arguments: Mapping[str, Any], *, generating: bool) -> CachedPr
         generating: whether they are of ``generate``, which may be given the whole prompt; ``forward`` never is.
     """
     cache, ids, mask = given_cache(arguments), arguments.get("input_ids"), arguments.get("attention_mask")
-    pixels = any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
     # Without pixels it is text or a decoding step, which may not wait for a cache that counts on its device.
-    length = int(cache.get_seq_length()) if pixels and cache is not None else 0
+    length = int(cache.get_seq_length()) if cache is not None and brings_pixels(arguments) else 0
     if not length or ids is None:
         return CachedPrefix(0)
     if mask is None and not generating:

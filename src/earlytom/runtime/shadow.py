@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError
+from earlytom.runtime.generation import brings_pixels
 
 __all__ = ["BoundToModel", "Shadow"]
 
@@ -72,7 +73,7 @@ def _met_first(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:
     Inside ``torch.compile`` (transformers compiles the decoding steps behind a static cache) it is nothing but the
     stock call, so that no graph breaks, and none is compiled again in the next block; a video is never passed by.
     """
-    if torch.compiler.is_compiling() and not _brings_pixels(kwargs):
+    if torch.compiler.is_compiling() and not brings_pixels(kwargs):
         return shadow.stock(*args, **kwargs)
     return shadow.serve(shadow.stock, *args, **kwargs)
 
@@ -89,7 +90,3 @@ def _looking_like(stock: Callable[..., Any]) -> Callable[..., Any]:
     owner = inspect.Parameter("shadow", inspect.Parameter.POSITIONAL_ONLY)
     call.__dict__["__signature__"] = signature.replace(parameters=[owner, *signature.parameters.values()])
     return call
-
-
-def _brings_pixels(arguments: Mapping[str, Any]) -> bool:
-    return any(name.startswith("pixel_values") and value is not None for name, value in arguments.items())
