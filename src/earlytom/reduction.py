@@ -50,9 +50,11 @@ class Reduction:
     anchor: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inputs, int) or self.inputs < 0:
+        if not isinstance(self.inputs, int) or isinstance(self.inputs, bool) or self.inputs < 0:
             raise MethodError(f"inputs must be a number of rows, got {self.inputs!r}")
         for name, part, kind in self._parts():
+            if not isinstance(part, Tensor):
+                raise MethodError(f"{name} must be a tensor, got {part!r}")
             if part.dim() != 1 or part.dtype != kind or part.device != self.offsets.device:
                 raise MethodError(
                     f"{name} must be one-dimensional, {kind}, on {self.offsets.device} like offsets; got "
@@ -148,6 +150,11 @@ class Reduction:
             weight: [N] float32, the weight of each input row in its output row.
             anchor: [K] int64, the input row that lends each output row its place.
         """
+        if assignment.device.type == "cpu" and bool(((assignment < 0) | (assignment >= anchor.shape[0])).any()):
+            raise MethodError(
+                f"assignment must name the {anchor.shape[0]} output rows that anchor speaks of, got "
+                f"{_in_short(assignment)}"
+            )
         order = torch.argsort(assignment, stable=True)
         counts = torch.zeros(anchor.shape[0] + 1, dtype=torch.int64, device=assignment.device)
         counts.scatter_add_(0, assignment + 1, torch.ones_like(assignment))
@@ -208,7 +215,7 @@ class Reduction:
     def _apply_by_rows(self, rows: Tensor, source: Tensor) -> Tensor:
         """Copy the rows with one source and sum only the others: the layout is on the host, so this costs no sync."""
         lengths = self.offsets.diff()
-        weight = torch.ones(0) if self.weight is None else self.weight
+        weight = torch.ones(0, dtype=torch.float32) if self.weight is None else self.weight
         single = (lengths == 1) & (weight[self.offsets[:-1]] == 1)
         output = rows.index_select(0, source.index_select(0, self.offsets[:-1].to(rows.device, non_blocking=True)))
         several = torch.nonzero(~single).flatten()
@@ -239,7 +246,11 @@ class Reduction:
             )
         outputs = torch.arange(self.outputs, device=self.offsets.device)
         rows = torch.repeat_interleave(outputs, self.offsets.diff(), output_size=self.source.shape[0])
-        return torch.empty_like(self.source).scatter_(0, self.source, rows)
+        # Of rows that are used twice others are missing; on a device that is not looked at, and row 0 stands for them.
+        found = torch.zeros_like(self.source).scatter_(0, self.source, rows)
+        if self.source.device.type == "cpu" and self.source.unique().shape[0] != self.inputs:
+            raise MethodError(f"each input row must go into one output row, got sources {_in_short(self.source)}")
+        return found
 
     def then(self, other: Reduction) -> Reduction:
         """Composition: first this map, then ``other`` (on the host; meant for provenance, not for the hot path)."""

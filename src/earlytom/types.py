@@ -53,7 +53,7 @@ def _check_shape(name: str, tensor: Tensor | None, *wanted: int | None) -> None:
 
 def _check_layers(name: str, layers: tuple[int, ...], lowest: int = 0, stop: int | None = None) -> None:
     """Raise `MethodError` unless layers are ascending numbers from ``lowest`` on, below ``stop``."""
-    whole = all(isinstance(layer, int) and layer >= lowest for layer in layers)
+    whole = isinstance(layers, tuple) and all(isinstance(layer, int) and layer >= lowest for layer in layers)
     if not whole or list(layers) != sorted(set(layers)) or (stop is not None and layers and layers[-1] >= stop):
         end = "" if stop is None else f" to {stop - 1}"
         raise MethodError(f"{name} must be ascending layers from {lowest}{end}, got {layers!r}")
@@ -345,6 +345,10 @@ class Decision:
 
     reduction: Reduction | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.details, Mapping):
+            raise MethodError(f"details must be a mapping of names to what the trace should show, got {self.details!r}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

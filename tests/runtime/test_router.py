@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import pickle
 
 import pytest
 import torch
@@ -168,3 +170,33 @@ def test_features_that_the_language_model_never_took_over_are_an_error() -> None
         del model.model.language_model.forward
         with pytest.raises(earlytom.CompressionError, match="deepstack_visual_embeds"):
             model.generate(**inputs, max_new_tokens=1)
+
+
+def test_a_compiled_layer_is_refused_where_a_method_acts_in_it() -> None:
+    model = tiny_model()
+    model.model.language_model.layers[3].compile(backend="eager")
+    with pytest.raises(earlytom.ModelError, match="layers of it are compiled"):
+        earlytom.compress(model, INSIDE)
+    with earlytom.compress(model, "earlytom:retention=0.25") as trace:
+        model.generate(**batch([[clip(12, 0)]]), max_new_tokens=1)
+    assert trace.videos[0].tokens == 48
+
+
+def test_a_model_whose_call_others_still_hold_can_be_copied_and_saved_behind_the_block() -> None:
+    """accelerate keeps the forward that it found, which may be ours."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    expected = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    with earlytom.compress(model, INSIDE):
+        accelerate.dispatch_model(model, device_map={"": "cpu"}, force_hooks=True)
+    copies = [copy.deepcopy(model)]
+    accelerate.hooks.remove_hook_from_module(model, recurse=True)
+    copies.append(copy.deepcopy(model))
+    for copied in copies:
+        assert torch.equal(copied.generate(**inputs, max_new_tokens=2, do_sample=False), expected)
+        with torch.no_grad():
+            copied.lm_head.weight.zero_()
+            assert not copied(**inputs).logits.any()  # the copy runs its own weights
+    kept = pickle.loads(pickle.dumps(vars(model)["forward"].__self__))
+    assert not hasattr(kept, "_module")  # what is saved of ours passes on to the stock call
+    assert torch.equal(model.generate(**inputs, max_new_tokens=2, do_sample=False), expected)

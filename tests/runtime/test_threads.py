@@ -215,3 +215,128 @@ def test_a_second_model_compressed_in_the_middle_of_a_call() -> None:
     assert torch.equal(found, expected)
     assert trace.videos[0].tokens == 48
     assert [one.videos[0].tokens for one in traces] == [96] * 4
+
+
+class Probing:
+    """A streamer that asks the same model something else in the middle of a call."""
+
+    def __init__(self, ask) -> None:
+        self.ask, self.found, self.seen = ask, [], 0
+
+    def put(self, value: torch.Tensor) -> None:
+        self.seen += 1
+        self.found.append(self.ask())
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", INSIDE)
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_callback_that_asks_the_same_model_makes_calls_of_its_own(family, method) -> None:
+    """Text, padded batches, further videos; by generate() and by forward(); before the prefill and behind it."""
+    case = family_case(family)
+    model, other = case.build(), case.batch([[case.clip(6, 1)]])
+    method = method.replace("inner_merging=true", "inner_merging=true,inner_layer=3").replace("layer=1", "layer=3")
+    if family == "qwen3_vl" and method in ("fastv", "pyramiddrop"):
+        pytest.skip("acts before this family's layers are done adding features")
+    inputs, texts = case.batch([[case.clip(6, 0)]]), case.batch([[], []])
+    longer = {name: torch.cat([value] * 4, dim=1) for name, value in case.batch([[]]).items() if value.dim() == 2}
+    asks = [
+        lambda: model.generate(**texts, max_new_tokens=2, do_sample=False),
+        lambda: model.generate(**longer, max_new_tokens=2, do_sample=False),
+        lambda: model.generate(**other, max_new_tokens=2, do_sample=False),
+        lambda: model(**texts).logits,
+        lambda: model(**other).logits,
+    ]
+    with torch.no_grad(), earlytom.compress(model, method):
+        expected = logits_of(model, inputs)
+        for ask in asks:
+            alone, probing = ask(), Probing(ask)
+            assert torch.equal(logits_of(model, inputs, streamer=probing), expected)
+            assert probing.seen == 5
+            for found in probing.found:
+                torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_context_that_was_copied_in_a_call_is_outside_when_that_is_over() -> None:
+    import contextvars
+
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    probing = Probing(contextvars.copy_context)
+    with earlytom.compress(model, INSIDE[0]) as trace:
+        expected = logits_of(model, inputs, streamer=probing)
+        for context in probing.found:
+            assert torch.equal(context.run(logits_of, model, inputs), expected)
+    assert all(call.videos[0].tokens == 48 for call in trace.calls)
+
+
+def test_a_call_that_begins_while_its_block_closes_and_another_opens(monkeypatch) -> None:
+    """Held where it has found its block but not begun: the block is closed, another entered; nothing is left behind."""
+    from earlytom.runtime.router import Router
+
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    before, original = set(vars(model)), Router.serving
+    found, go = threading.Event(), threading.Event()
+
+    def slowly(self, block, trace):
+        if threading.current_thread() is not threading.main_thread():
+            found.set()
+            assert go.wait(30)
+        return original(self, block, trace)
+
+    monkeypatch.setattr(Router, "serving", slowly)
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            model.generate(**inputs, max_new_tokens=1)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=call)
+    first = earlytom.compress(model, QUARTER)
+    first.__enter__()
+    thread.start()
+    assert found.wait(30)
+    first.close()
+    with earlytom.compress(model, "none") as second:
+        go.set()
+        thread.join(60)
+        with pytest.raises(earlytom.ModelError, match="already inside"), earlytom.compress(model, QUARTER):
+            pass
+        model.generate(**inputs, max_new_tokens=1)
+    (failure,) = failures
+    assert isinstance(failure, earlytom.CompressionError)
+    assert "closed while a call was about to begin" in str(failure)
+    assert len(second.calls) == 1
+    assert set(vars(model)) == before
+    assert not any("forward" in vars(part) for part in model.modules())
+
+
+def test_blocks_that_come_and_go_under_calls_leave_nothing_behind() -> None:
+    model, inputs = tiny_model(), batch([[clip(4, 0)]])
+    before, over = set(vars(model)), threading.Event()
+    allowed = ("closed while a call was about to begin", "was taken from the model before the compress block",
+               "was called with a video inside a compress block")  # fmt: skip
+
+    def calls() -> None:
+        while not over.is_set():
+            try:
+                model.generate(**inputs, max_new_tokens=1)
+            except earlytom.CompressionError as error:
+                if not any(text in str(error) for text in allowed):
+                    raise
+
+    def blocks() -> None:
+        try:
+            for _ in range(150):
+                with earlytom.compress(model, INSIDE[0]):
+                    pass
+        finally:
+            over.set()
+
+    with fast_switching():
+        assert run_threads(calls, calls, calls, blocks) == []
+    assert set(vars(model)) == before
+    assert not any("forward" in vars(part) for part in model.modules())

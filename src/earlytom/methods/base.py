@@ -67,7 +67,8 @@ class Method:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; ``None``: the
             class's ``default_retention``, or what ``visual_tokens`` are of a clip.
         visual_tokens: instead of ``retention``, the number of visual tokens that the language model gets of every clip,
-            at least 1, newline embeddings not counted; a clip that has fewer keeps all.
+            at least 1, newline embeddings not counted (at most so many where a method's budget is a ceiling); a clip
+            that has fewer keeps all.
 
     Raises:
         MethodError: ``retention`` or ``visual_tokens`` is out of range, both are given, or the method cannot keep to a
@@ -102,6 +103,7 @@ class Method:
         if self.retention is None:
             object.__setattr__(self, "retention", self.default_retention)
         check_range("retention", self.retention, 0.0, 1.0, low_open=True)
+        object.__setattr__(self, "retention", float(self.retention))  # type: ignore[arg-type]
 
     def _check_visual_tokens(self, wanted: int) -> None:
         (field,) = (field for field in dataclasses.fields(self) if field.name == "retention")

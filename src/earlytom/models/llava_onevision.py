@@ -209,7 +209,7 @@ class LlavaOnevisionAdapter(StockLanguageModel):
     @staticmethod
     def _with_newlines(model: nn.Module, kept: Sequence[KeptTokens]) -> Tensor:
         newline = cast(Any, model).model.image_newline
-        return torch.cat([torch.cat((tokens.features, newline[None].to(tokens.features))) for tokens in kept])
+        return torch.cat([torch.cat((tokens.features, newline[None].to(tokens.features.device))) for tokens in kept])
 
     @staticmethod
     def _with_images(model: nn.Module, inputs: Mapping[str, Any], short_ids: Tensor, embeds: Tensor) -> Tensor:

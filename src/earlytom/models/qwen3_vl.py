@@ -107,7 +107,8 @@ class Qwen3VLAdapter(StockLanguageModel):
         grids: Sequence[FrameGrid],
         kept: Sequence[KeptTokens],
     ) -> PrefillInputs:
-        config, width = cast(Any, model).config, cast(Any, model).get_input_embeddings().embedding_dim
+        config = cast(Any, model).config
+        width = config.get_text_config().hidden_size
         kept, counts = by_frame(kept, grids)
         is_video = prompt.ids == config.video_token_id
         short = shorten_prompt(_keep_frames(config, prompt, grids, counts), is_video, pad_right=prompt.right_padded)

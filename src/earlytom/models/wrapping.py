@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,9 @@ from torch import nn
 from earlytom.errors import ModelError
 
 __all__ = ["is_compiled", "unwrap"]
+
+# How many plain objects may stand around a model.
+_DEPTH = 4
 
 
 def unwrap(model: Any, classes: Collection[str]) -> Any:
@@ -56,9 +60,21 @@ def _parts(model: Any) -> Iterator[nn.Module]:
     if isinstance(model, nn.Module):
         yield from model.modules()
         return
-    held = {id(value): value for value in getattr(model, "__dict__", {}).values() if isinstance(value, nn.Module)}
-    for value in held.values():
-        yield from value.modules()
+    found = {id(part): part for value in _held(model, _DEPTH) for part in value.modules()}
+    yield from found.values()
+
+
+def _held(holder: Any, depth: int) -> Iterator[nn.Module]:
+    """The modules that a plain object holds, in attributes, lists, dicts, or other plain objects."""
+    if isinstance(holder, nn.Module):
+        yield holder
+    elif depth and not isinstance(holder, type | ModuleType):
+        slots = (
+            getattr(holder, name, None) for kind in type(holder).__mro__ for name in getattr(kind, "__slots__", ())
+        )
+        inside = holder.values() if isinstance(holder, dict) else holder if isinstance(holder, list | tuple) else slots
+        for value in (*inside, *getattr(holder, "__dict__", {}).values()):
+            yield from _held(value, depth - 1)
 
 
 def _check_adapters(model: Any) -> None:

@@ -82,13 +82,15 @@ def merge_down(features: Tensor, counts: Sequence[int]) -> Reduction:
         start = torch.tensor([starts[frame] for frame in frames]).to(features.device, non_blocking=True)
         rows[index] = _match_down(features[index], count) + start[:, None]
     flat = rows.flatten()
-    return matched_means(flat[None], torch.ones(1, len(counts) * tokens, device=features.device), starts[-1])
+    return matched_means(
+        flat[None], torch.ones(1, len(counts) * tokens, dtype=torch.float32, device=features.device), starts[-1]
+    )
 
 
 def _match_down(features: Tensor, count: int) -> Tensor:
     """[F, L] int64: which of ``count`` tokens each token of [F, L, D] ends in."""
     frames, tokens, _ = features.shape
-    values, sizes = features.float(), torch.ones(frames, tokens, device=features.device)
+    values, sizes = features.float(), torch.ones(frames, tokens, dtype=torch.float32, device=features.device)
     ends = torch.arange(tokens, device=features.device).expand(frames, tokens)
     while values.shape[1] > count:
         before = values.shape[1]
@@ -96,7 +98,7 @@ def _match_down(features: Tensor, count: int) -> Tensor:
         matched = match_tokens(values, before - left)
         means = matched_means(matched, sizes, left)
         values = means.apply(values.flatten(0, 1)).unflatten(0, (frames, left))
-        sizes = torch.zeros(frames, left, device=sizes.device).scatter_add_(1, matched, sizes)
+        sizes = torch.zeros(frames, left, dtype=torch.float32, device=sizes.device).scatter_add_(1, matched, sizes)
         ends = matched.gather(1, ends)
     return ends
 

@@ -79,6 +79,6 @@ def _gather_groups(head: Tensor, order: Tensor, filled: Sequence[int]) -> Reduct
     position[order] = torch.arange(order.shape[0], device=device)
     output = position[heads]
     member = (entries != heads).to(torch.float32)
-    members = torch.zeros(order.shape[0], device=device).scatter_add_(0, output, member)
-    weight = torch.where(entries == heads, 1.0, 1.0 / members[output])
+    members = torch.zeros(order.shape[0], dtype=torch.float32, device=device).scatter_add_(0, output, member)
+    weight = torch.where(entries == heads, torch.ones_like(member), 1.0 / members[output])
     return Reduction.sparse(output, entries, weight, entries=entries.shape[0], inputs=frames * per_frame, anchor=order)

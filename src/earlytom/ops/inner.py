@@ -37,9 +37,8 @@ def merge_dropped_tokens(hidden: Tensor, attention: Tensor, *, ratio: float, seq
     assignment = torch.empty(tokens, dtype=torch.int64, device=hidden.device)
     assignment[kept] = torch.arange(kept_count, device=hidden.device)
     assignment[others] = _most_similar(hidden[others], hidden[kept])
-    size = torch.zeros(kept_count, device=hidden.device).scatter_add_(
-        0, assignment, torch.ones(tokens, device=hidden.device)
-    )
+    ones = torch.ones(tokens, dtype=torch.float32, device=hidden.device)
+    size = torch.zeros(kept_count, dtype=torch.float32, device=hidden.device).scatter_add_(0, assignment, ones)
     weight = _sequential_weights(assignment, kept, others, size) if sequential else 1.0 / size[assignment]
     return Reduction.groups(assignment, weight, kept)
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Compression", "compress"]
 
+# Frames from a warning to the user's ``model.generate(...)``.
+_USERS_CALL = 6
+
 
 def compress(model: nn.Module, method: Method | str) -> Compression:
     """Switch a compression method on for a model; on leaving the model is exactly as it was.
@@ -106,9 +109,8 @@ class Compression:
     def close(self) -> None:
         """Leave the model as it was; calls that other threads are inside still end as they began."""
         self._over, self._forgotten = True, False
-        router, self._router = self._router, None
-        if router is not None:
-            router.leave(layers=self.acts_in_llm)
+        if self._router is not None:
+            self._router.leave(self)
 
     def __del__(self) -> None:
         if self._forgotten:
@@ -131,16 +133,16 @@ class Compression:
 
     def _generate(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         defaults: Any = self._model.generation_config
-        arguments = with_mask(named_arguments(stock, args, kwargs), defaults)
-        prefix = cached_prefix(arguments, generating=True)
-        arguments = prefix.without(arguments)
+        given = named_arguments(stock, args, kwargs)
+        prefix = cached_prefix(given, generating=True)
+        arguments = prefix.without(with_mask(given, defaults))
         prompt = self._adapter.prompt(self._model, arguments)
         with self._serving() as call:
             if prompt is None:
                 return stock(*args, **kwargs)
             check_generation(arguments, defaults, reduces_in_llm=self.acts_in_llm)
             self._check_prefix(prefix, arguments, generating=True)
-            warn_about_cache(arguments, defaults)
+            warn_about_cache(arguments, defaults, stacklevel=_USERS_CALL)
             arguments = with_new_token_limits(arguments, defaults)
             call.trace.clock.start("ttft")
             prepared = prepare_call(self._adapter, self._model, arguments, prompt, self._method, call.trace)
@@ -186,10 +188,11 @@ class Compression:
 
     @contextmanager
     def _serving(self) -> Iterator[ActiveCall]:
-        if self._router is None:
-            raise CompressionError("this earlytom.compress block was closed while a call was about to begin")
+        router = self._router
+        if router is None:
+            raise LookupError("only an entered block serves calls")
         trace = CallTrace(stopwatch=Stopwatch(*self._devices))
-        with self._router.serving(trace, layers=self.acts_in_llm) as call:
+        with router.serving(self, trace) as call:
             yield call
         self.trace.calls.append(trace)
 

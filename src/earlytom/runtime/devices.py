@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-__all__ = ["computing_devices", "input_device", "synchronize"]
+__all__ = ["computing_devices", "host_first", "input_device", "synchronize"]
 
 
 def computing_devices(model: nn.Module) -> tuple[torch.device, ...]:
@@ -22,6 +23,11 @@ def computing_devices(model: nn.Module) -> tuple[torch.device, ...]:
 def input_device(model: nn.Module) -> torch.device:
     """Where a call's inputs go: to the part that runs first."""
     return computing_devices(model)[0]
+
+
+def host_first() -> AbstractContextManager[object]:
+    """Inside, tensors made without a device are made on the host, whatever ``torch.set_default_device`` says."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def synchronize(devices: Iterable[torch.device]) -> None:

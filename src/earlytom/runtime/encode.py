@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from earlytom.errors import CompressionError
 from earlytom.ops import fingerprint, frame_floor, frame_similarity
 from earlytom.reduction import Reduction
-from earlytom.runtime.decisions import checked
+from earlytom.runtime.decisions import checked, decided
 from earlytom.runtime.tokens import TokenMerging
 from earlytom.trace import MergeRecord, Stopwatch, VideoTrace
 from earlytom.types import EncoderPlan, FrameGrid, FrameStates, KeptTokens, VisualTokens
@@ -155,7 +155,7 @@ class _MergingVisitor:
             reduction = Reduction.identity(clip.frames)
             if not clip.trace.stepped_aside:
                 states = FrameStates(features=features, attention=received, origin=clip.trace.origin)
-                decision = self._method.merge_frames(states, layer, clip.floor)
+                decision = decided(self._method, self._method.merge_frames(states, layer, clip.floor))
                 if decision.reduction is not None:
                     reduction = checked(self._method, decision.reduction, clip.frames)
                 clip.trace.merges.append(
@@ -264,7 +264,9 @@ def _unpooled(
     """Merged [F, K, D] tokens straight from the projector, clip by clip; they are what is kept."""
     features = adapter.project_tokens(model, hidden)
     grid = clips[0].trace.grid
-    cells = adapter.pool_attention(model, torch.eye(tokens.patches, device=hidden.device), grid).argmax(dim=1)
+    cells = adapter.pool_attention(
+        model, torch.eye(tokens.patches, dtype=torch.float32, device=hidden.device), grid
+    ).argmax(dim=1)
     start = 0
     for clip in clips:
         frames = slice(start, start + clip.frames)
@@ -321,7 +323,7 @@ def _select(
         fingerprint=None if clip.fingerprint is None else int(clip.fingerprint.read()),
     )
     with torch.no_grad():
-        decision = method.select_tokens(tokens, trace.budget)
+        decision = decided(method, method.select_tokens(tokens, trace.budget))
     trace.selection, trace.details = decision.reduction, decision.details
     if method.exact_budget and trace.tokens != trace.budget:
         raise CompressionError(

@@ -98,14 +98,20 @@ def check_cache_grows(cache: Any | None) -> None:
             )
 
 
-def warn_about_cache(arguments: Mapping[str, Any], defaults: Any) -> None:
-    """Say so where ``use_cache=False`` is asked for: stock ``generate`` caches whatever starts from embeddings."""
+def warn_about_cache(arguments: Mapping[str, Any], defaults: Any, *, stacklevel: int) -> None:
+    """Say so where ``use_cache=False`` is asked for: stock ``generate`` caches whatever starts from embeddings.
+
+    Args:
+        arguments: of the call, by name.
+        defaults: the model's own generation configuration.
+        stacklevel: whose line the warning names, see `warnings.warn`.
+    """
     if _effective("use_cache", arguments, defaults) is False:
         warnings.warn(
             "use_cache=False has no effect while a video is compressed: transformers' generate() always caches a "
             "prompt that starts from embeddings, as a compressed one does. The answer is the same",
             UserWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
 
 

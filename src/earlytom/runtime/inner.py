@@ -179,7 +179,7 @@ class InnerStage:
         ]
         for reduction, positions in zip(reductions, self._visual, strict=True):
             if reduction is not None:
-                checked(self._method, reduction, positions.numel())
+                checked(self._method, reduction, positions.numel(), distinct=True)
         return reductions
 
     def _reduce(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from earlytom.errors import CompressionError, MethodError
+from earlytom.errors import CompressionError, MethodError, ModelError
+from earlytom.models.wrapping import is_compiled
 from earlytom.runtime.inner import InnerStage
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = ["acting_inside", "plan_language_model"]
 
 
 def plan_language_model(adapter: ModelAdapter, model: nn.Module, method: Method) -> LanguagePlan:
-    """What the method wants from the language model. Raises `MethodError` when it cannot be had."""
+    """What the method wants from the language model. Raises `MethodError` or `ModelError` when it cannot be had."""
     plan = method.llm_plan(len(adapter.decoder_layers(model)))
     earliest = adapter.earliest_reduction(model)
     if plan.reduce_before and plan.reduce_before[0] < earliest:
@@ -30,6 +31,11 @@ def plan_language_model(adapter: ModelAdapter, model: nn.Module, method: Method)
             f"method {method.name!r} acts before layer {plan.reduce_before[0]} of the language model, but this one "
             f"still adds visual features to its first layers: tokens can be reduced before layer {earliest} at the "
             "earliest"
+        )
+    if plan.reduce_before and any(map(is_compiled, adapter.decoder_layers(model))):
+        raise ModelError(
+            f"method {method.name!r} acts inside the language model, but layers of it are compiled, which would bypass "
+            "it; compress the model as it was before torch.compile, or choose a method that acts before it"
         )
     # Where a position is no number in the sequence, the tokens that are left have none to close ranks to.
     return plan if adapter.sequential_positions else replace(plan, renumber=False)
@@ -59,6 +65,7 @@ def acting_inside(
     """
     visual = prepared.visual_positions
     call.trace.decoder_layers, call.trace.visual_tokens = len(adapter.decoder_layers(model)), tuple(map(len, visual))
+    call.compressed = True
     call.further, call.samples = dict(prepared.language_arguments), prepared.arguments["inputs_embeds"].shape[0]
     if plan.reduce_before and any(visual):
         call.stage = InnerStage(adapter, model, method, plan, visual, call.trace)

@@ -21,6 +21,7 @@ from earlytom.runtime.devices import computing_devices, input_device, synchroniz
 from earlytom.runtime.loading import load_model
 from earlytom.runtime.prompts import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
+from earlytom.runtime.turns import turns_of
 from earlytom.video import Sampling, Video, read_video
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class VideoQA:
     """
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        open_model(model)
+        _, stock = open_model(model)
         self.model, self.processor = model, processor
-        self._lock = threading.Lock()
+        self._turns = turns_of(stock)
 
     @classmethod
     def load(
@@ -268,6 +269,9 @@ class VideoQA:
         options: dict[str, Any],
     ) -> list[Answer]:
         """Answer one question, or several in a batch."""
+        for question in questions:
+            if not isinstance(question, str):
+                raise CompressionError(f"a question must be text, got {question!r}")
         if not all(question.strip() for question in questions):
             raise CompressionError("the question is empty")
         for question in questions:
@@ -282,7 +286,7 @@ class VideoQA:
         devices = computing_devices(self.model)
         synchronize(devices)
         preprocessed = time.perf_counter()
-        with self._lock, compress(self.model, method) as trace:
+        with self._turns.take(), compress(self.model, method) as trace:
             ready = time.perf_counter()
             output = self.model.generate(**inputs, **options)  # type: ignore[operator]
             synchronize(devices)

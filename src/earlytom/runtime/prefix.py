@@ -29,10 +29,12 @@ class CachedPrefix:
     Attributes:
         length: their number, the same for all samples; 0 where nothing is cached.
         mask: [B, length] of them where ``input_ids`` leave them out; ``None`` where these hold the whole prompt.
+        told: whether the call's own mask says which of the two it is.
     """
 
     length: int
     mask: Tensor | None = None
+    told: bool = True
 
     @property
     def padded(self) -> bool:
@@ -65,6 +67,11 @@ class CachedPrefix:
                 "cannot go on behind: its later layers have shorter caches; start with an empty cache"
             )
         ids = arguments["input_ids"]
+        if not self.told:
+            raise CompressionError(
+                f"the cache already holds {self.length} tokens: pass the attention_mask too, which tells whether "
+                "input_ids are the whole prompt or only what comes behind it"
+            )
         if self.mask is None and (not generating or ids.shape[1] <= self.length):
             raise CompressionError(
                 f"the cache already holds {self.length} tokens, but input_ids {tuple(ids.shape)} come without an "
@@ -135,7 +142,7 @@ def cached_prefix(arguments: Mapping[str, Any], *, generating: bool) -> CachedPr
     """What of a call's prompt is in its cache.
 
     Args:
-        arguments: of the call, by name.
+        arguments: of the call as it was made, by name.
         generating: whether they are of ``generate``, which may be given the whole prompt; ``forward`` never is.
     """
     cache, ids, mask = given_cache(arguments), arguments.get("input_ids"), arguments.get("attention_mask")
@@ -143,8 +150,6 @@ def cached_prefix(arguments: Mapping[str, Any], *, generating: bool) -> CachedPr
     length = int(cache.get_seq_length()) if cache is not None and brings_pixels(arguments) else 0
     if not length or ids is None:
         return CachedPrefix(0)
-    if mask is None and not generating:
-        return CachedPrefix(length, ids.new_ones(ids.shape[0], length))
-    if mask is not None and mask.shape[1] == length + ids.shape[1]:
-        return CachedPrefix(length, mask[:, :length])
-    return CachedPrefix(length)
+    if mask is None:
+        return CachedPrefix(length, told=False) if generating else CachedPrefix(length, ids.new_ones(len(ids), length))
+    return CachedPrefix(length, mask[:, :length] if mask.shape[1] == length + ids.shape[1] else None)

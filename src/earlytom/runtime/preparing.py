@@ -12,9 +12,9 @@ from torch import nn
 from earlytom.errors import MethodError, ModelError
 from earlytom.methods import make_method
 from earlytom.models import open_model
-from earlytom.runtime.devices import computing_devices
+from earlytom.runtime.devices import computing_devices, host_first
 from earlytom.runtime.encode import encode_videos
-from earlytom.runtime.generation import with_mask
+from earlytom.runtime.generation import warn_about_cache, with_mask
 from earlytom.runtime.language import plan_language_model
 from earlytom.runtime.prefix import cached_prefix
 from earlytom.trace import CallTrace, Stopwatch, VideoTrace
@@ -52,12 +52,13 @@ def prepare(model: nn.Module, inputs: Mapping[str, Any], method: Method | str) -
             f"method {method.name!r} acts inside the language model (before layer {plan.reduce_before[0]}), which "
             "prepare() cannot do; use earlytom.compress"
         )
-    masked = with_mask(inputs, cast(Any, model).generation_config)
-    prefix = cached_prefix(masked, generating=True)
-    masked = prefix.without(masked)
+    defaults = cast(Any, model).generation_config
+    prefix = cached_prefix(inputs, generating=True)
+    masked = prefix.without(with_mask(inputs, defaults))
     prompt = adapter.prompt(model, masked)
     if prompt is None:
         return PrefillInputs(arguments=dict(inputs), visual_positions=(), dropped=())
+    warn_about_cache(masked, defaults, stacklevel=3)
     prefix.check(masked, generating=True, sequential=adapter.sequential_positions, reduces_in_llm=False)
     call = CallTrace(stopwatch=Stopwatch(*computing_devices(model)))
     with torch.no_grad():
@@ -79,10 +80,11 @@ def prepare_call(
     call: CallTrace,
 ) -> PrefillInputs:
     """Compress the clips of one call and shorten its prompt; what happened is written into the call's trace."""
-    grids = adapter.grids(model, inputs, prompt)
-    kept, call.videos = _encode(adapter, model, inputs, grids, method, call.clock)
-    with call.clock.stage("assembly"):
-        prepared = adapter.assemble(model, inputs, prompt, grids, kept)
+    with host_first():
+        grids = adapter.grids(model, inputs, prompt)
+        kept, call.videos = _encode(adapter, model, inputs, grids, method, call.clock)
+        with call.clock.stage("assembly"):
+            prepared = adapter.assemble(model, inputs, prompt, grids, kept)
     call.prompt_tokens = prompt.ids.shape[1]
     call.prefill_tokens = prepared.arguments["inputs_embeds"].shape[1]
     return prepared

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import nn
 
-from earlytom.errors import ModelError
-from earlytom.runtime.generation import named_arguments
+from earlytom.errors import CompressionError, ModelError
+from earlytom.models.caches import given_cache
+from earlytom.runtime.generation import brings_pixels, named_arguments
 from earlytom.runtime.shadow import BoundToModel, Shadow
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class ActiveCall:
             what the call has in place of every sample (beams).
         samples: prompts of the call.
         router: of the model.
-        outer: the call inside which this one was made, of whichever model.
+        compressed: whether its prefill starts from embeddings of ours.
+        over: whether it has ended; a context that was copied during the call may still speak of it.
     """
 
     trace: CallTrace
@@ -77,8 +79,23 @@ class ActiveCall:
     stage: InnerStage | None = None
     further: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
     samples: int = 1
-    outer: ActiveCall | None = None
+    compressed: bool = False
+    over: bool = False
     thread: int = field(default_factory=threading.get_ident)
+    _cache: Any = None
+
+    def owns(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call of the model's forward is this call's own, and not one that a callback of it makes.
+
+        A compressed call prefills embeddings, and then goes on behind the cache that it prefilled.
+        """
+        if not self.compressed:
+            return not (self.trace.clock.seen("prefill") and brings_pixels(arguments))
+        cache = given_cache(arguments)
+        if not self.trace.clock.seen("prefill"):
+            self._cache = cache
+            return arguments.get("inputs_embeds") is not None
+        return cache is self._cache
 
     def forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward: a call's first one is its prefill, a second one ends the time to first token."""
@@ -126,9 +143,9 @@ class Router(BoundToModel):
         Who copies a context into another thread does not take the call along.
         """
         call = _ACTIVE.get()
-        while call is not None and call.router is not self:
-            call = call.outer
-        return call if call is not None and call.thread == threading.get_ident() else None
+        if call is None or call.router is not self or call.over or call.thread != threading.get_ident():
+            return None
+        return call
 
     def hold(self, *, layers: bool) -> None:
         """Keep everything in, the layers' part only with ``layers``, until `release` is called likewise."""
@@ -153,25 +170,34 @@ class Router(BoundToModel):
                         shadow.take_out()
                     self._in[group] = []
             if not self._held["model"]:
-                vars(self._model).pop(_ROUTER, None)
+                del vars(self._model)[_ROUTER]
 
     @contextmanager
-    def serving(self, trace: CallTrace, *, layers: bool) -> Iterator[ActiveCall]:
-        """Serve this thread one call."""
-        call = ActiveCall(trace=trace, router=self, outer=_ACTIVE.get())
-        self.hold(layers=layers)
+    def serving(self, block: Block, trace: CallTrace) -> Iterator[ActiveCall]:
+        """Serve this thread one call of a block.
+
+        Raises:
+            CompressionError: the block has been closed meanwhile; a router that nobody holds is no model's any more.
+        """
+        with _LOCK:
+            if self.block is not block:
+                raise CompressionError("this earlytom.compress block was closed while a call was about to begin")
+            self.hold(layers=block.acts_in_llm)
+        call = ActiveCall(trace=trace, router=self)
         token = _ACTIVE.set(call)
         try:
             yield call
         finally:
+            call.over = True
             _ACTIVE.reset(token)
-            self.release(layers=layers)
+            self.release(layers=block.acts_in_llm)
 
-    def leave(self, *, layers: bool) -> None:
-        """The block is over."""
+    def leave(self, block: Block) -> None:
+        """The block is over; nothing happens where it is already."""
         with _LOCK:
-            self.block = None
-            self.release(layers=layers)
+            if self.block is block:
+                self.block = None
+                self.release(layers=block.acts_in_llm)
 
     def _model_shadows(self) -> list[Shadow]:
         model: Any = self._model
@@ -190,15 +216,15 @@ class Router(BoundToModel):
 
     def _generate(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         block = self.block
-        if block is None or self.active is not None:
-            return stock(*args, **kwargs)
-        return block.generate(stock, args, kwargs)
+        with _outside():
+            return stock(*args, **kwargs) if block is None else block.generate(stock, args, kwargs)
 
     def _forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         block, active = self.block, self.active
-        if active is not None:
+        if active is not None and active.owns(kwargs):
             return active.forward(stock, *args, **kwargs)
-        return stock(*args, **kwargs) if block is None else block.forward(stock, args, kwargs)
+        with _outside():
+            return stock(*args, **kwargs) if block is None else block.forward(stock, args, kwargs)
 
     def _make_inputs(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         block, active = self.block, self.active
@@ -209,8 +235,9 @@ class Router(BoundToModel):
         return stock(*args, **kwargs)
 
     def _inner(self, inner: nn.Module, stock: Stock, *args: Any, **kwargs: Any) -> Any:
-        if self.block is not None:
-            self.block.check_inner(inner, named_arguments(stock, args, kwargs) if args else kwargs)
+        block = self.block
+        if block is not None:
+            block.check_inner(inner, named_arguments(stock, args, kwargs) if args else kwargs)
         return stock(*args, **kwargs)
 
     def _language_model(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
@@ -222,6 +249,16 @@ class Router(BoundToModel):
         if call is not None and call.stage is not None:
             args, kwargs = call.stage.before_layer(index, layer, args, kwargs)
         return stock(*args, **kwargs)
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """What runs inside is no part of the call that this thread is being served: a callback asks the model anew."""
+    token = _ACTIVE.set(None)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
 
 
 def _groups(layers: bool) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ that runs the module in between calls it without them. An entry of the instance'
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -58,13 +59,41 @@ class Shadow(BoundToModel):
         vars(self._module)[self._name] = self._call
 
     def take_out(self) -> None:
-        """Leave the module as it was."""
+        """Leave the module as it was; whoever stands before this call from now on meets the stock call behind it."""
+        self.serve = _pass_on
         if vars(self._module).get(self._name) is not self._call:
             return
         if self._before is _NOTHING:
             del vars(self._module)[self._name]
         else:
             vars(self._module)[self._name] = self._before
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shadow | PassingOn:  # type: ignore[override]
+        return PassingOn(copy.deepcopy(self.stock, memo)) if self.serve is _pass_on else super().__deepcopy__(memo)
+
+    def __reduce__(self) -> Any:
+        return (PassingOn, (self.stock,)) if self.serve is _pass_on else super().__reduce__()
+
+
+class PassingOn:
+    """What a copy of a module has where others hold a call of ours that is over: the copy's own call.
+
+    Args:
+        stock: that call.
+    """
+
+    def __init__(self, stock: Callable[..., Any]) -> None:
+        self.stock, self.serve = stock, _pass_on
+
+    def __getattr__(self, name: str) -> Any:
+        # A method is pickled as its object and its name, which is that of the stock call.
+        if name.startswith("__") or "stock" not in vars(self):
+            raise AttributeError(name)
+        return self.stock
+
+
+def _pass_on(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return stock(*args, **kwargs)
 
 
 def _met_first(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
+from earlytom.errors import CompressionError
+
 __all__ = ["AnyOf", "Cancellation", "Watch", "pieces_of"]
 
 
@@ -21,10 +23,13 @@ class Cancellation(Protocol):
 
 
 class AnyOf:
-    """Set as soon as one of several is; ``None`` never is."""
+    """Set as soon as one of several is; ``None`` never is. Raises `CompressionError` for what cannot be set."""
 
     def __init__(self, *cancellations: Cancellation | None) -> None:
         self._cancellations = [one for one in cancellations if one is not None]
+        for one in self._cancellations:
+            if not callable(getattr(one, "is_set", None)):
+                raise CompressionError(f"cancelled must be a threading.Event or have its is_set(), got {one!r}")
 
     def is_set(self) -> bool:
         """Whether one of them is."""

@@ -38,7 +38,7 @@ class TokenMerging:
         frames, tokens = hidden.shape[:2]
         if self.sizes is None:
             self.patches = tokens
-        sizes = torch.ones(frames, tokens) if self.sizes is None else self.sizes
+        sizes = torch.ones(frames, tokens, dtype=torch.float32) if self.sizes is None else self.sizes
         sizes = sizes.to(hidden.device)  # the layers may lie on several devices
         states = TokenStates(
             features=hidden.detach(), keys=keys, sizes=sizes, grid=self._grid, patches=self.patches, depth=self._depth
@@ -52,7 +52,7 @@ class TokenMerging:
                 f"method {self._method.name!r} made {reduction.outputs} of {reduction.inputs} tokens in layer {layer}, "
                 f"but {frames} frames of {tokens} tokens must be left with equally many each"
             )
-        end = checked(self._method, reduction, frames * tokens).destination()
+        end = checked(self._method, reduction, frames * tokens, distinct=True).destination()
         left = reduction.outputs // frames
         self.records.append(TokenMergeRecord(layer=layer, tokens_before=tokens, tokens_after=left))
         self.sizes = sizes.new_zeros(reduction.outputs).index_add_(0, end, sizes.flatten()).view(frames, left)
