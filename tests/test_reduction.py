@@ -339,3 +339,18 @@ def test_equality_is_that_of_rows_and_places(case) -> None:
     one, other = Reduction.from_rows(first, inputs), Reduction.from_rows(second, inputs)
     assert one == Reduction.from_rows(first, inputs)
     assert (one == other) == (one.to_rows() == other.to_rows())
+
+
+def test_a_row_without_a_place_has_no_destination() -> None:
+    twice = Reduction(torch.tensor([0, 1, 2]), torch.tensor([0, 0]), None, 2)
+    with pytest.raises(MethodError, match="each input row must go into one output row"):
+        twice.destination()
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    with pytest.raises(MethodError, match=r"offsets must be a tensor, got \[0, 1\]"):
+        Reduction([0, 1], torch.tensor([0]), None, 1)
+    with pytest.raises(MethodError, match="inputs must be a number of rows, got True"):
+        Reduction(torch.tensor([0, 1]), torch.tensor([0]), None, True)
+    with pytest.raises(MethodError, match="assignment must name the 2 output rows"):
+        Reduction.groups(torch.tensor([0, 0, 2]), torch.ones(3), torch.tensor([0, 1]))

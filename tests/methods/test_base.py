@@ -326,3 +326,11 @@ def test_a_method_of_ones_own_gets_parser_budget_and_description() -> None:
     assert (method.strength, method.budget(FrameGrid(frames=2, rows=3, columns=3))) == (5, 9)
     assert method.describe() == "mine:retention=0.5,strength=5"
     assert Uncompressed().describe() == "none:retention=1.0"
+
+
+def test_any_real_number_is_a_retention_that_can_be_read_again() -> None:
+    from fractions import Fraction
+
+    method = EarlyTom(retention=Fraction(1, 4))
+    assert method == EarlyTom(retention=0.25)
+    assert parse_method(method.describe()) == method

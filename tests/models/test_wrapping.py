@@ -151,3 +151,37 @@ def test_what_cannot_be_looked_through_names_the_way_out() -> None:
     parallel.device_ids = [0, 1]
     with pytest.raises(earlytom.ModelError, match=r"DataParallel runs copies of the model on 2 devices.*\.module"):
         open_model(parallel)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("kind", ["trainable tokens", "adapted embedding"])
+def test_embeddings_may_be_wrapped_too(family, kind) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    case = family_case(family)
+    inputs = case.batch([[case.clip(6, 0)]])
+    more = {"trainable_token_indices": [3, 4, 5]} if kind == "trainable tokens" else {}
+    targets = ["q_proj"] if kind == "trainable tokens" else ["embed_tokens"]
+    wrapped = peft.get_peft_model(case.build(), peft.LoraConfig(r=4, target_modules=targets, **more)).eval()
+    stock = wrapped.generate(**inputs, do_sample=False, max_new_tokens=3)
+    with earlytom.compress(wrapped, "none"):
+        assert torch.equal(wrapped.generate(**inputs, do_sample=False, max_new_tokens=3), stock)
+
+
+class Slotted:
+    """A plain object without a __dict__."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+def test_plain_objects_are_looked_through_to_some_depth() -> None:
+    model = tiny_model()
+    for held in (
+        Slotted(model),
+        Service(Slotted([model])),
+        Service(Service(model)),
+        Slotted({"model": Forwarding(model)}),
+    ):
+        assert open_model(held)[1] is model

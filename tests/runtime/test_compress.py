@@ -9,6 +9,7 @@ import torch
 
 import earlytom
 from conftest import IMAGE, VIDEO, batch, clip, tiny_model
+from families import FAMILY_NAMES, family_case
 
 FULL = earlytom.EarlyTom(retention=1.0, frame_merging=False)
 QUARTER = earlytom.EarlyTom(retention=0.25)
@@ -456,3 +457,49 @@ def test_cuda_agrees_with_the_cpu() -> None:
     moved = {key: value.cuda() for key, value in inputs.items()}
     on_gpu = earlytom.prepare(tiny_model().cuda(), moved, QUARTER).arguments["inputs_embeds"].cpu()
     torch.testing.assert_close(on_cpu, on_gpu, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_nothing_dropped_is_bit_identical_under_autocast(family) -> None:
+    case = family_case(family)
+    model, inputs = case.build(), case.batch([[case.clip(6, 0)]])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        stock = model(**inputs).logits
+        with earlytom.compress(model, "none"):
+            assert torch.equal(model(**inputs).logits, stock)
+
+
+@pytest.mark.parametrize("method", ["earlytom:retention=0.25", "visionzip", "tome", "holitom", "prunevid", "fastv",
+                                    "fastvid:scores=received", "earlytom:inner_merging=true", "random"])  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_of_the_process_plays_no_part(method, dtype) -> None:
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    _, expected = generate(model, inputs, method)
+    torch.set_default_dtype(dtype)
+    try:
+        _, trace = generate(model, inputs, method)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert trace.videos[0].kept_tokens() == expected.videos[0].kept_tokens()
+
+
+def test_the_default_device_of_the_process_plays_no_part() -> None:
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    with torch.no_grad(), earlytom.compress(model, QUARTER) as expected:
+        logits = model(**inputs).logits
+    torch.set_default_device("meta")
+    try:
+        with torch.no_grad(), earlytom.compress(model, QUARTER) as trace:
+            found = model(**inputs).logits
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found, logits)
+    assert trace.videos[0].kept_tokens() == expected.videos[0].kept_tokens()
+
+
+def test_prepare_says_too_that_it_will_be_cached(model) -> None:
+    with pytest.warns(UserWarning, match="use_cache=False has no effect") as caught:
+        earlytom.prepare(model, two_samples() | {"use_cache": False}, QUARTER)
+    with pytest.warns(UserWarning, match="use_cache=False has no effect") as inside:
+        generate(model, two_samples(), QUARTER, use_cache=False)
+    assert {warning.filename for warning in (*caught, *inside)} == {__file__}

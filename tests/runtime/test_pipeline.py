@@ -161,3 +161,48 @@ def test_an_option_that_nobody_knows_is_named(qa, frames, option) -> None:
     ):
         with pytest.raises(ValueError, match=option):
             call()
+
+
+def test_a_question_from_inside_an_answer_is_refused_instead_of_waiting_for_itself(qa, frames) -> None:
+    failures: list[str] = []
+
+    def again(text: str) -> None:
+        try:
+            qa.ask(frames, QUESTION, max_new_tokens=1)
+        except earlytom.CompressionError as error:
+            failures.append(str(error))
+
+    answer = qa.ask(frames, QUESTION, on_text=again, max_new_tokens=3)
+    assert answer.new_tokens
+    assert failures
+    assert "from inside the answer" in failures[0]
+    qa.ask(frames, QUESTION, max_new_tokens=1)
+
+
+def test_all_who_answer_with_one_model_take_turns(qa, frames) -> None:
+    others = [earlytom.VideoQA(qa.model, qa.processor) for _ in range(3)]
+    texts: list[str] = []
+
+    def ask(other: earlytom.VideoQA) -> None:
+        texts.extend(other.ask(frames, QUESTION, max_new_tokens=3).text for _ in range(3))
+
+    threads = [threading.Thread(target=ask, args=(other,)) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == [qa.ask(frames, QUESTION, max_new_tokens=3).text] * 9
+
+
+def test_what_is_no_question_and_no_event_is_named(qa, frames) -> None:
+    for question in (None, 5):
+        with pytest.raises(earlytom.CompressionError, match=f"must be text, got {question}"):
+            qa.ask(frames, question)
+    with pytest.raises(earlytom.CompressionError, match="must be text, got None"):
+        qa.ask_all(frames, [QUESTION, None])
+    for call in (
+        lambda: qa.ask(frames, QUESTION, cancelled=True),
+        lambda: list(qa.stream(frames, QUESTION, cancelled=1)),
+    ):
+        with pytest.raises(earlytom.CompressionError, match=r"cancelled must be a threading.Event"):
+            call()

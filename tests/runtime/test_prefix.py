@@ -171,3 +171,12 @@ def test_a_mask_that_covers_neither_is_refused() -> None:
     rest = rest_of(inputs) | {"attention_mask": inputs["attention_mask"][:, LENGTH:]}
     with earlytom.compress(model, QUARTER), pytest.raises(earlytom.CompressionError, match="covers both, 204 tokens"):
         model(**rest, **with_cache(cache))
+
+
+def test_without_a_mask_nobody_can_tell_the_whole_prompt_from_the_rest(prompt) -> None:
+    model, inputs, cache = prompt
+    whole = {name: value for name, value in inputs.items() if name != "attention_mask"}
+    with earlytom.compress(model, QUARTER):
+        for given in (whole, rest_of(whole)):
+            with pytest.raises(earlytom.CompressionError, match="pass the attention_mask too"):
+                model.generate(**given, **with_cache(cache), max_new_tokens=1)

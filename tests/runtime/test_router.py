@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import pickle
 
 import pytest
 import torch
@@ -197,6 +196,4 @@ def test_a_model_whose_call_others_still_hold_can_be_copied_and_saved_behind_the
         with torch.no_grad():
             copied.lm_head.weight.zero_()
             assert not copied(**inputs).logits.any()  # the copy runs its own weights
-    kept = pickle.loads(pickle.dumps(vars(model)["forward"].__self__))
-    assert not hasattr(kept, "_module")  # what is saved of ours passes on to the stock call
     assert torch.equal(model.generate(**inputs, max_new_tokens=2, do_sample=False), expected)
