@@ -108,14 +108,24 @@ def _met_first(shadow: Shadow, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _looking_like(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """`_met_first` with the name, the words and the signature of ``stock``.
+    """`_met_first` with the name, the words and the signature of ``stock``."""
+    if isinstance(stock, MethodType) and inspect.isfunction(stock.__func__):
+        return _looking_like_method(stock.__func__)
+    signature = inspect.signature(stock)
+    owner = inspect.Parameter("shadow", inspect.Parameter.POSITIONAL_ONLY)
+    return _dressed(stock, signature.replace(parameters=[owner, *signature.parameters.values()]))
 
-    A copy without a closure: what a closure holds not every torch can trace past.
-    """
+
+@functools.lru_cache(maxsize=64)
+def _looking_like_method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a method's function, whose first parameter stands for the shadow; layers of a kind share it."""
+    return _dressed(function, inspect.signature(function))
+
+
+def _dressed(stock: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    """A copy of `_met_first`, without a closure: what a closure holds not every torch can trace past."""
     call = FunctionType(_met_first.__code__, globals())
     functools.update_wrapper(call, stock)
     del call.__dict__["__wrapped__"]  # it would be looked through, but has no ``shadow`` in front
-    signature = inspect.signature(stock)
-    owner = inspect.Parameter("shadow", inspect.Parameter.POSITIONAL_ONLY)
-    call.__dict__["__signature__"] = signature.replace(parameters=[owner, *signature.parameters.values()])
+    call.__dict__["__signature__"] = signature
     return call
