@@ -246,9 +246,10 @@ class Reduction:
             )
         outputs = torch.arange(self.outputs, device=self.offsets.device)
         rows = torch.repeat_interleave(outputs, self.offsets.diff(), output_size=self.source.shape[0])
-        # Of rows that are used twice others are missing; on a device that is not looked at, and row 0 stands for them.
-        found = torch.zeros_like(self.source).scatter_(0, self.source, rows)
-        if self.source.device.type == "cpu" and self.source.unique().shape[0] != self.inputs:
+        # Where rows are used twice others are missing; on a device that is not looked at, and output 0 stands for them.
+        on_host = self.source.device.type == "cpu"
+        found = torch.full_like(self.source, -1 if on_host else 0).scatter_(0, self.source, rows)
+        if on_host and bool((found < 0).any()):
             raise MethodError(f"each input row must go into one output row, got sources {_in_short(self.source)}")
         return found
 

@@ -118,6 +118,11 @@ class List(earlytom.EarlyTom):
         return [1, 2]
 
 
+class Unmade(type(earlytom.make_method("tome"))):
+    def merge_tokens(self, states, layer):
+        return [1, 2]
+
+
 class Twice(type(earlytom.make_method("tome"))):
     """Uses one row twice and another never."""
 
@@ -136,6 +141,7 @@ class Twice(type(earlytom.make_method("tome"))):
         (NoFrames(), "left 0 of 12 rows"),
         (OnePlace(inner_merging=True), "left two tokens in one place"),
         (List(inner_merging=True), r"must decide by an earlytom.Reduction, got \[1, 2\]"),
+        (Unmade(), r"must decide by an earlytom.Reduction, got \[1, 2\]"),
         (Twice(), "left two tokens in one place"),
     ],
     ids=lambda value: type(value).__name__,

@@ -259,6 +259,26 @@ def test_a_callback_that_asks_the_same_model_makes_calls_of_its_own(family, meth
                 torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", INSIDE)
+def test_a_hook_that_asks_the_same_model_in_the_middle_of_the_prefill(method) -> None:
+    """Its call has a cache of its own, which is not the one that the call around it goes on behind."""
+    model, inputs, text, asked = tiny_model(), batch([[clip(12, 0)]]), batch([[]]), []
+
+    def hook(*_: object) -> None:
+        if not asked:
+            asked.append(None)
+            asked.append(model(**text, use_cache=True).logits)
+
+    with torch.no_grad(), earlytom.compress(model, method):
+        alone, expected = model(**text).logits, logits_of(model, inputs)
+        handle = model.model.language_model.layers[4].register_forward_pre_hook(hook)
+        try:
+            assert torch.equal(logits_of(model, inputs), expected)
+        finally:
+            handle.remove()
+    torch.testing.assert_close(asked[1], alone)
+
+
 def test_a_context_that_was_copied_in_a_call_is_outside_when_that_is_over() -> None:
     import contextvars
 

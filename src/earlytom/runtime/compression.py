@@ -196,7 +196,7 @@ class Compression:
             yield call
         self.trace.calls.append(trace)
 
-    def brings_video(self, arguments: Mapping[str, Any]) -> bool:
+    def _brings_video(self, arguments: Mapping[str, Any]) -> bool:
         """Whether a call brings a video; some families hand it over among the images, which only the adapter tells."""
         encoded = arguments.get("mm_encoder_outputs") or {}
         if arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None:
@@ -208,7 +208,7 @@ class Compression:
 
     def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
         """Inside a block no video may reach the inner model: what is compressed gets there as embeddings."""
-        if self.brings_video(arguments):
+        if self._brings_video(arguments):
             raise CompressionError(
                 f"{type(inner).__name__} was called with a video inside a compress block, which would not be "
                 "compressed; call the whole model or its generate()"
@@ -216,7 +216,7 @@ class Compression:
 
     def check_inputs(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """A ``generate`` from before the block prepares its inputs here, and would not be compressed."""
-        if self.brings_video(named_arguments(stock, args, kwargs)):
+        if self._brings_video(named_arguments(stock, args, kwargs)):
             raise CompressionError(
                 "this generate() was taken from the model before the compress block, so it would not be compressed; "
                 "call model.generate inside the block"

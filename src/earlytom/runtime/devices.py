@@ -22,7 +22,7 @@ def computing_devices(model: nn.Module) -> tuple[torch.device, ...]:
 
 def input_device(model: nn.Module) -> torch.device:
     """Where a call's inputs go: to the part that runs first."""
-    return computing_devices(model)[0]
+    return next(_placed(model), torch.device("cpu"))
 
 
 def host_first() -> AbstractContextManager[object]:

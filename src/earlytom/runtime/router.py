@@ -49,9 +49,6 @@ class Block(Protocol):
     def forward(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Serve ``model.forward``."""
 
-    def brings_video(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call brings a video."""
-
     def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
         """Raise `CompressionError` for a call of the inner model that would go around compression."""
 
@@ -82,6 +79,7 @@ class ActiveCall:
     compressed: bool = False
     over: bool = False
     thread: int = field(default_factory=threading.get_ident)
+    _prefilling: bool = False
     _cache: Any = None
 
     def owns(self, arguments: Mapping[str, Any]) -> bool:
@@ -91,17 +89,16 @@ class ActiveCall:
         """
         if not self.compressed:
             return not (self.trace.clock.seen("prefill") and brings_pixels(arguments))
-        cache = given_cache(arguments)
-        if not self.trace.clock.seen("prefill"):
-            self._cache = cache
+        if not self._prefilling:
             return arguments.get("inputs_embeds") is not None
-        return cache is self._cache
+        return given_cache(arguments) is self._cache
 
     def forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward: a call's first one is its prefill, a second one ends the time to first token."""
         if self.trace.clock.seen("prefill"):
             self.trace.clock.stop("ttft")
             return stock(*args, **kwargs)
+        self._prefilling, self._cache = True, given_cache(kwargs)
         with self.trace.clock.stage("prefill"):
             return stock(*args, **kwargs)
 

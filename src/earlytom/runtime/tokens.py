@@ -47,13 +47,13 @@ class TokenMerging:
             reduction = self._method.merge_tokens(states, layer)
         if reduction is None:
             return hidden, list(others)
-        if reduction.inputs != frames * tokens or reduction.outputs % frames:
+        checked(self._method, reduction, frames * tokens, distinct=True)
+        if reduction.outputs % frames:
             raise CompressionError(
                 f"method {self._method.name!r} made {reduction.outputs} of {reduction.inputs} tokens in layer {layer}, "
                 f"but {frames} frames of {tokens} tokens must be left with equally many each"
             )
-        end = checked(self._method, reduction, frames * tokens, distinct=True).destination()
-        left = reduction.outputs // frames
+        end, left = reduction.destination(), reduction.outputs // frames
         self.records.append(TokenMergeRecord(layer=layer, tokens_before=tokens, tokens_after=left))
         self.sizes = sizes.new_zeros(reduction.outputs).index_add_(0, end, sizes.flatten()).view(frames, left)
         self._place = end if self._place is None else end[self._place.to(end.device)]
