@@ -26,12 +26,8 @@ __all__ = [
     "Resource",
     "Stage",
     "TokenStates",
-    "Variant",
     "VisualTokens",
 ]
-
-Variant = Literal["default", "official", "paper"]
-"""The published readings of EarlyTom's frame merging, see `earlytom.ops.merging`."""
 
 Stage = Literal["encoder", "tokens", "llm"]
 """Where a method acts: inside the vision encoder, on the tokens before the language model, inside that."""

@@ -24,7 +24,7 @@ from earlytom.errors import MethodError
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
 from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
 from earlytom.methods.presets import WITHOUT_PRESET, Preset, find_preset, scale_layers
-from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage, Variant
+from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage
 
 if TYPE_CHECKING:
     from earlytom.ops import Segment
@@ -82,7 +82,7 @@ class EarlyTom(Method):
     max_window: int = 6
     least_frames: float | None = None
     duplicate_similarity: float = 0.98
-    compat: Variant = "default"
+    compat: Literal["default", "official", "paper"] = "default"
     preset: str | None = None
     frame_merging: bool = True
     weighted_merging: bool = True

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from earlytom.errors import MethodError
 
 if TYPE_CHECKING:
-    from earlytom.types import EncoderShape, Variant
+    from earlytom.ops.merging import Variant
+    from earlytom.types import EncoderShape
 
 __all__ = [
     "EVERYDAY",

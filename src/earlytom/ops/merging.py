@@ -22,12 +22,15 @@ instead, so that the weight is 1 and the second frame of the pair is lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from earlytom.ops.segmentation import Segment
 from earlytom.reduction import Reduction
-from earlytom.types import Variant
 
-__all__ = ["merge_weight", "plan_merging"]
+__all__ = ["Variant", "merge_weight", "plan_merging"]
+
+Variant = Literal["default", "official", "paper"]
+"""The published readings of the method."""
 
 # Similarities this close are equal: frames merged from identical ones differ from them in the last bits.
 _TIE = 1e-5
