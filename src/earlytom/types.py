@@ -127,10 +127,7 @@ class EncoderShape:
                 "where it has them) need the grid of patches"
             )
         if plan.pooling_head and not self.pooling_head:
-            raise MethodError(
-                "this vision encoder has no attention-pooling head, which the method needs; choose the method's "
-                "substitute (for fastvid: scores=received)"
-            )
+            raise MethodError("this vision encoder has no attention-pooling head, which the method needs")
         return plan
 
 

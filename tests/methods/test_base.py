@@ -13,7 +13,7 @@ from earlytom import EarlyTom, Method, MethodError, Uncompressed, make_method, p
 from earlytom.methods import METHODS, find_method, method_names
 from earlytom.methods.base import check_choice, check_range
 from earlytom.methods.presets import PRESETS
-from earlytom.types import FrameGrid
+from earlytom.types import EncoderPlan, EncoderShape, FrameGrid
 from reference.strategies import quick
 
 shares = st.floats(0, 1, exclude_min=True)
@@ -334,3 +334,39 @@ def test_any_real_number_is_a_retention_that_can_be_read_again() -> None:
     method = EarlyTom(retention=Fraction(1, 4))
     assert method == EarlyTom(retention=0.25)
     assert parse_method(method.describe()) == method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy(Method):
+    """Wants the head, the tokens or a late layer of the vision encoder."""
+
+    wants: str = "head"
+
+    name = "choosy"
+    stages = ("tokens",)
+    stand_ins = ("wants=tokens", "wants=late,retention=0.5", "wants=nothing,retention=0.5", "other=1")
+
+    def encoder_plan(self, encoder):
+        plans = {"head": {"pooling_head": True}, "tokens": {"token_layers": (1,)}, "late": {"merge_layers": (9,)}}
+        return EncoderPlan(**plans.get(self.wants, {}))
+
+
+def test_an_encoder_that_suits_gives_the_plan() -> None:
+    assert Choosy().check_encoder(EncoderShape(depth=4)) == EncoderPlan(pooling_head=True)
+
+
+def test_a_refusal_by_the_encoder_advises_what_would_suit_it_and_nothing_else() -> None:
+    shape = EncoderShape(depth=4, pooling_head=False, token_merging=False)
+    with pytest.raises(MethodError) as refusal:
+        Choosy().check_encoder(shape)
+    assert str(refusal.value) == (
+        "this vision encoder has no attention-pooling head, which the method needs; choose the method's substitute "
+        "(for choosy: wants=nothing,retention=0.5)"
+    )
+    with pytest.raises(MethodError, match=r"wants=tokens, or choosy: wants=late,retention=0\.5, or"):
+        Choosy().check_encoder(EncoderShape(depth=10, pooling_head=False))
+
+
+def test_a_refusal_without_a_way_out_stays_as_it_is() -> None:
+    with pytest.raises(MethodError, match=r"allowed are 0 to 3$"):
+        EarlyTom(merge_layers=(6, 26)).check_encoder(EncoderShape(depth=4))

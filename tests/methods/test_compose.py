@@ -250,7 +250,7 @@ def test_hooks_go_to_their_stage_and_to_nobody_else() -> None:
 
 
 def test_every_hook_of_a_method_is_forwarded() -> None:
-    own = {"from_options", "read_options", "changed_options", "amount_options", "share", "describe"}
+    own = {"from_options", "read_options", "changed_options", "amount_options", "share", "describe", "check_encoder"}
     hooks = {name for name, _ in inspect.getmembers(Method, inspect.isfunction) if not name.startswith("_")}
     assert hooks - own <= set(vars(Composition))
 

@@ -196,6 +196,24 @@ def test_a_tower_without_the_head_is_refused_with_the_reason_and_the_model_stays
     assert model.generate(**inputs, max_new_tokens=1, do_sample=False).shape[0] == 1
 
 
+HEADLESS = EncoderShape(depth=26, pooling_head=False)
+
+
+@pytest.mark.parametrize("text", ["fastvid", "fastvid:visual_tokens=60,tau=0.5", "earlytom@encoder+fastvid@tokens"])
+def test_an_encoder_that_can_have_no_head_is_refused_with_what_can_be_had_instead(text) -> None:
+    method = earlytom.parse_method(text)
+    with pytest.raises(MethodError) as refusal:
+        method.check_encoder(HEADLESS)
+    assert str(refusal.value) == (
+        "this vision encoder has no attention-pooling head, which the method needs; choose the method's substitute "
+        "(for fastvid: scores=received)"
+    )
+    (substitute,) = method.substitutes().values()
+    assert substitute.check_encoder(HEADLESS).attention_layer == 25
+    options = {"fastvid.scores" if "+" in text else "scores": "received"}
+    assert substitute == earlytom.parse_method(text, options)
+
+
 @pytest.mark.parametrize("text", ["fastvid:scores=received", "fastvid", "earlytom@encoder+fastvid"])
 def test_answers_from_end_to_end(model, text) -> None:
     used = model if "received" in text else model_with_head()

@@ -7,6 +7,7 @@ import numbers
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -165,6 +166,30 @@ class Method:
         """What is wanted from a vision encoder. Raises `MethodError` for layers it lacks."""
         return EncoderPlan()
 
+    def check_encoder(self, encoder: EncoderShape) -> EncoderPlan:
+        """`encoder_plan`, checked against the vision encoder.
+
+        Raises:
+            MethodError: the encoder cannot give what is wanted; the message names those of ``stand_ins`` that it can.
+        """
+        try:
+            return encoder.check(self.encoder_plan(encoder))
+        except MethodError as refusal:
+            fitting = [text for text, method in self.substitutes().items() if _fits(method, encoder)]
+            if not fitting:
+                raise
+            advice = f"choose the method's substitute (for {', or '.join(fitting)})"
+            raise MethodError(f"{refusal}; {advice}") from None
+
+    def substitutes(self) -> dict[str, Method]:
+        """What this method becomes under each of its ``stand_ins``, by what to advise: ``fastvid: scores=received``."""
+        made: dict[str, Method] = {}
+        for text in self.stand_ins:
+            options = {name: value for name, _, value in (option.partition("=") for option in text.split(","))}
+            with suppress(MethodError):
+                made[f"{self.name}: {text}"] = dataclasses.replace(self, **self.read_options(options))
+        return made
+
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
         """Merge frames after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
         return Decision()
@@ -224,6 +249,15 @@ class Method:
         if unknown:
             raise MethodError(f"method {cls.name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
         return {key: _read(key, value, hints[key]) for key, value in options.items()}
+
+
+def _fits(method: Method, encoder: EncoderShape) -> bool:
+    """Whether a vision encoder can give what a method wants."""
+    try:
+        encoder.check(method.encoder_plan(encoder))
+    except MethodError:
+        return False
+    return True
 
 
 _LISTS = {int: "integers like 6/14/20", float: "numbers like 0.5/0.25"}

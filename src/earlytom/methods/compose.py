@@ -16,8 +16,9 @@ which one needs what the other does away with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from earlytom.errors import MethodError
 from earlytom.methods.base import Method
@@ -231,6 +232,15 @@ class Composition(Method):
             raise MethodError(f"{self.name}: merged tokens that leave the encoder unpooled cannot be selected from")
         asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
         return replace(self.tokens.encoder_plan(encoder), **asked)
+
+    def substitutes(self) -> dict[str, Method]:
+        made: dict[str, Method] = {}
+        for part, supplied in self.parts():
+            for advice, substitute in part.substitutes().items():
+                stages: dict[str, Any] = dict.fromkeys(supplied, substitute)
+                with suppress(MethodError):
+                    made[advice] = replace(self, **stages)
+        return made
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
         if self.encoder is None:

@@ -26,8 +26,7 @@ __all__ = ["encode_videos", "plan_encoder"]
 
 def plan_encoder(adapter: ModelAdapter, model: nn.Module, method: Method) -> EncoderPlan:
     """What the method wants from the vision encoder. Raises `MethodError` when it cannot be had."""
-    encoder = adapter.encoder(model)
-    return encoder.check(method.encoder_plan(encoder))
+    return method.check_encoder(adapter.encoder(model))
 
 
 class _Download:
