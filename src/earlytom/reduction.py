@@ -218,17 +218,17 @@ class Reduction:
         weight = torch.ones(0, dtype=torch.float32) if self.weight is None else self.weight
         single = (lengths == 1) & (weight[self.offsets[:-1]] == 1)
         output = rows.index_select(0, source.index_select(0, self.offsets[:-1].to(rows.device, non_blocking=True)))
-        several = torch.nonzero(~single).flatten()
-        if several.numel():
+        summed_rows = torch.nonzero(~single).flatten()
+        if summed_rows.numel():
             entries = torch.repeat_interleave(~single, lengths)
-            offsets = torch.cat([lengths.new_zeros(1), lengths[several].cumsum(0)])
+            offsets = torch.cat([lengths.new_zeros(1), lengths[summed_rows].cumsum(0)])
             summed = _weighted_sums(
                 rows,
                 self.source[entries].to(rows.device, non_blocking=True),
                 weight[entries].to(rows.device, non_blocking=True),
                 offsets.to(rows.device, non_blocking=True),
             )
-            output.index_copy_(0, several.to(rows.device, non_blocking=True), summed)
+            output.index_copy_(0, summed_rows.to(rows.device, non_blocking=True), summed)
         return output
 
     def destination(self) -> Tensor:
@@ -258,7 +258,9 @@ class Reduction:
         if other.inputs != self.outputs:
             raise MethodError(f"the second reduction takes {other.inputs} rows, but the first one gives {self.outputs}")
         first, second = self.to_rows(), other.to_rows()
-        rows = [[(index, outer * inner) for middle, outer in row for index, inner in first[middle]] for row in second]
+        rows = [
+            [(source, weight * share) for middle, weight in row for source, share in first[middle]] for row in second
+        ]
         composed = Reduction.from_rows(rows, self.inputs)
         anchor = self.survivors().cpu()[other.survivors().cpu()]
         return Reduction(composed.offsets, composed.source, composed.weight, self.inputs, anchor)
@@ -283,9 +285,9 @@ class Reduction:
 
 def _in_short(values: Tensor) -> str:
     """A few values of a vector, its extremes among them."""
-    few: list[float] = values.flatten()[:6].tolist()
-    dots = ", ..." if values.numel() > len(few) else ""
-    return f"[{', '.join(map(str, few))}{dots}] (from {values.min().item()} to {values.max().item()})"
+    shown: list[float] = values.flatten()[:6].tolist()
+    dots = ", ..." if values.numel() > len(shown) else ""
+    return f"[{', '.join(map(str, shown))}{dots}] (from {values.min().item()} to {values.max().item()})"
 
 
 def _weighted_sums(rows: Tensor, source: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ def ask(
     clip = options.choose_clip(video, frames, fps, max_frames, decoder)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
-    for told in session.notes:
-        note(told)
+    for text in session.notes:
+        note(text)
     if compare:
         document = _compare(session, question, chosen, repeats, max_new_tokens, show=not as_json)
     else:

@@ -95,8 +95,8 @@ def demo(
     """
     method = options.build_method("earlytom", retention, visual_tokens=visual_tokens)
     cases = _choose_cases(video, question)
-    told = [session.shipped_model_note(None, case.video) for case in cases[:1]]
-    notes = [text for text in told if text]
+    possible = [session.shipped_model_note(None, case.video) for case in cases[:1]]
+    notes = [text for text in possible if text]
     qa = session.load_model(options.ModelChoice(device=device))
     for text in notes:
         note(text)

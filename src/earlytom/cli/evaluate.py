@@ -190,8 +190,8 @@ def evaluate_testbed(
         fits = partial(check_fit, qa)
         extra = CONTROLS if controls else ()
         variants, left_out = make_variants(listed, shares, fits, controls=extra, visual_tokens=numbers)
-    for told in left_out:
-        note(told)
+    for text in left_out:
+        note(text)
     benchmark = Benchmark(
         seed=seed,
         source=source.value,

@@ -70,8 +70,8 @@ def inspect(
         check_writable(picture)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
-    for told in session.notes:
-        note(told)
+    for text in session.notes:
+        note(text)
     with status("looking at the video"):
         answer = session.qa.ask(session.video, question, method=chosen, max_new_tokens=1)
     if picture is not None:

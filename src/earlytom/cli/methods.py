@@ -168,7 +168,7 @@ def _show_one(console: Console, method: dict[str, Any]) -> None:
         for retention, row in rows.items():
             layers = "/".join(map(str, row["merge_layers"]))
             threshold = "from the clip" if row["tau_seg"] is None else row["tau_seg"]
-            told = (retention, threshold, layers, row["least_frames"], str(row["inner_merging"]).lower())
-            made.add_row(cell(name, "bold"), *map(cell, told))
+            cells = (retention, threshold, layers, row["least_frames"], str(row["inner_merging"]).lower())
+            made.add_row(cell(name, "bold"), *map(cell, cells))
     console.print(made)
     console.print("paper takes any retention and is mvbench at the nearest one that is published.")

@@ -45,8 +45,8 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
     qa = load_model(choice)
     with status(f"reading {clip.path.name}"):
         video = qa.read(clip.path, clip.sampling, clip.decoder)
-    told = shipped_model_note(choice.path, clip.path)
-    return Session(qa=qa, video=video, notes=(told,) if told else ())
+    remark = shipped_model_note(choice.path, clip.path)
+    return Session(qa=qa, video=video, notes=(remark,) if remark else ())
 
 
 def load_model(choice: ModelChoice) -> VideoQA:

@@ -141,5 +141,5 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         raise EarlyTomError(f"{path}: holds no settings; use another folder")
     differing = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
     if differing:
-        told = "; ".join(f"{name} is {there.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
-        raise EarlyTomError(f"{folder}: holds results of a run with other settings: {told}; use another folder")
+        changes = "; ".join(f"{name} is {there.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
+        raise EarlyTomError(f"{folder}: holds results of a run with other settings: {changes}; use another folder")

@@ -86,8 +86,8 @@ def skill_table(rows: Sequence[Row], *, intervals: bool = False) -> Table:
     ]
     for method, retention in variants:
         chosen = [found[method, retention, skill] for skill in skills]
-        told = [_percent(row.accuracy) + (f" {_span(row.low, row.high)}" if intervals else "") for row in chosen]
-        cells.append((method, _share(retention), *told))
+        accuracies = [_percent(row.accuracy) + (f" {_span(row.low, row.high)}" if intervals else "") for row in chosen]
+        cells.append((method, _share(retention), *accuracies))
     columns = ("method", "retention", *skills)
     return Table(title="Accuracy by skill (%)", columns=columns, right=columns[1:], cells=tuple(cells))
 
@@ -102,8 +102,8 @@ def form_table(rows: Sequence[Row]) -> Table | None:
     cells = []
     for method, retention in dict.fromkeys((row.method, row.retention) for row in mine):
         chosen = [found[method, retention, form] for form in heads]
-        told = [f"{_percent(row.accuracy)} {_span(row.low, row.high)}" for row in chosen]
-        cells.append((method, _share(retention), *told))
+        accuracies = [f"{_percent(row.accuracy)} {_span(row.low, row.high)}" for row in chosen]
+        cells.append((method, _share(retention), *accuracies))
     columns = ("method", "retention", *heads.values())
     return Table(title="Accuracy by form of question (%)", columns=columns, right=columns[1:], cells=tuple(cells))
 

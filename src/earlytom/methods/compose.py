@@ -35,7 +35,7 @@ _ENCODER_STAGE_FIELDS = ("merge_layers", "token_layers", "proportional_attention
 _WHERE: dict[Stage, str] = {"encoder": "inside the vision encoder", "llm": "inside the language model"}
 
 _Supplying = tuple[Method, tuple[Stage, ...]]
-_Told = tuple[Method, tuple[Stage, ...] | None]
+_Assigned = tuple[Method, tuple[Stage, ...] | None]
 
 
 def compose(*parts: Method | str, retention: float | None = None, visual_tokens: int | None = None) -> Composition:
@@ -56,24 +56,24 @@ def compose(*parts: Method | str, retention: float | None = None, visual_tokens:
 
     if len(parts) < 2:
         raise MethodError(f"compose takes at least two methods, got {len(parts)}")
-    supplied: list[_Told] = []
+    supplied: list[_Assigned] = []
     for part in map(make_method, parts):
         supplied.extend(part.parts() if isinstance(part, Composition) else [(part, None)])
     return compose_stages(supplied, retention, visual_tokens)
 
 
 def compose_stages(
-    parts: Sequence[_Told], retention: float | None = None, visual_tokens: int | None = None
+    parts: Sequence[_Assigned], retention: float | None = None, visual_tokens: int | None = None
 ) -> Composition:
     """`compose` for parts of which some are told which stages to supply, at most."""
     name = "+".join(part.name for part, _ in parts)
     stages: tuple[Stage, ...] = get_args(Stage)
-    acting = {stage: [part for part, told in parts if stage in _supplied(part, told)] for stage in stages}
+    acting = {stage: [part for part, assigned in parts if stage in _supplied(part, assigned)] for stage in stages}
     suppliers = {stage: found[-1] if stage == "tokens" else found[0] for stage, found in acting.items() if found}
     _check_alone(name, "llm", acting["llm"])
-    for part, told in parts:
+    for part, assigned in parts:
         if not any(supplier is part for supplier in suppliers.values()):
-            raise MethodError(_supplies_nothing(name, part, told, suppliers))
+            raise MethodError(_supplies_nothing(name, part, assigned, suppliers))
     selecting = suppliers.get("tokens", suppliers.get("encoder"))
     if retention is None and visual_tokens is None and selecting is not None:
         retention, visual_tokens = selecting.retention, selecting.visual_tokens
@@ -84,13 +84,13 @@ def compose_stages(
         retention=retention,
         visual_tokens=visual_tokens,
     )
-    # Behind what else is wrong with the pair: where it can go together no way, that is what should be told.
+    # Behind what else is wrong with the pair: where it can go together no way, that is what should be said.
     _check_alone(name, "encoder", acting["encoder"])
     return whole
 
 
-def _supplied(part: Method, told: Sequence[Stage] | None) -> Sequence[Stage]:
-    return part.active_stages if told is None else told
+def _supplied(part: Method, assigned: Sequence[Stage] | None) -> Sequence[Stage]:
+    return part.active_stages if assigned is None else assigned
 
 
 def _check_alone(name: str, stage: Stage, acting: Sequence[Method]) -> None:
@@ -100,11 +100,11 @@ def _check_alone(name: str, stage: Stage, acting: Sequence[Method]) -> None:
     first, second = acting[:2]
     raise MethodError(
         f"{name}: {first.name} and {second.name} both act {_WHERE[stage]}, and what {second.name} does there would be "
-        f"dropped; switch one of them off there{_told_apart(stage, first, second)}"
+        f"dropped; switch one of them off there{_ways_out(stage, first, second)}"
     )
 
 
-def _told_apart(stage: Stage, first: Method, second: Method) -> str:
+def _ways_out(stage: Stage, first: Method, second: Method) -> str:
     """How to write whose a stage is to be, where both parts are left with one."""
     others = [other for other in second.active_stages if other != stage] or [stage]
     kept = [other for other in first.active_stages if other not in others]
@@ -112,8 +112,8 @@ def _told_apart(stage: Stage, first: Method, second: Method) -> str:
     return f", or say which stages each is to supply, as in {written}" if kept else ", or leave it out"
 
 
-def _supplies_nothing(name: str, part: Method, told: Sequence[Stage] | None, suppliers: dict[Stage, Method]) -> str:
-    taken = [f"{stage} is supplied by {suppliers[stage].name}" for stage in _supplied(part, told)]
+def _supplies_nothing(name: str, part: Method, assigned: Sequence[Stage] | None, suppliers: dict[Stage, Method]) -> str:
+    taken = [f"{stage} is supplied by {suppliers[stage].name}" for stage in _supplied(part, assigned)]
     none = "as it is set up it acts in no stage" if part.stages else "its class declares no stages"
     return f"{name}: {part.name} would do nothing: {', '.join(taken) or none}"
 
@@ -248,8 +248,8 @@ class Composition(Method):
         decision = self.encoder.merge_frames(states, layer, floor)
         if decision.reduction is not None and decision.reduction.outputs < floor and self.exact_budget:
             # A part whose own budget is loose may ignore the floor; the part that selects could not fill its budget.
-            told = f"{decision.reduction.outputs} frames would be left, {floor} are needed for the budget"
-            return Decision(details={**decision.details, "not_merged": told})
+            reason = f"{decision.reduction.outputs} frames would be left, {floor} are needed for the budget"
+            return Decision(details={**decision.details, "not_merged": reason})
         return decision
 
     def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
@@ -287,6 +287,6 @@ def _with_options(head: str, options: dict[str, str]) -> str:
 def _own_options(part: Method, stages: tuple[Stage, ...]) -> dict[str, str]:
     """What is to be written with a part; its retention only where that is not the whole's and says something."""
     changed = part.changed_options()
-    told = changed.pop("retention", str(part.retention))
+    retention = changed.pop("retention", str(part.retention))
     changed.pop("visual_tokens", None)
-    return {"retention": told} | changed if stages == ("llm",) and part.retention != 1.0 else changed
+    return {"retention": retention} | changed if stages == ("llm",) and part.retention != 1.0 else changed

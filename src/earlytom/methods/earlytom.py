@@ -196,8 +196,8 @@ class EarlyTom(Method):
         together = self.dynamic_selection == "clip"
         kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic], together=together)
         # How many each dynamic frame has given of what they share is not known without waiting for the device.
-        told = {} if together else {"tokens_per_frame": counts}
-        details = {"segments": segments, "dynamic": dynamic, **told}
+        known = {} if together else {"tokens_per_frame": counts}
+        details = {"segments": segments, "dynamic": dynamic, **known}
         return Decision(reduction=Reduction.keep(kept, frames * tokens_per_frame), details=details)
 
     def llm_plan(self, depth: int) -> LanguagePlan:

@@ -114,11 +114,11 @@ def read_method(text: str, options: Mapping[str, object]) -> Method:
         built.append((part.found.from_options(options), part.stages))
     made = compose_stages(built, **Method.read_options(read.whole))
     for part in read.parts:
-        _check_told(read, part, made)
+        _check_suppliers(read, part, made)
     return made
 
 
-def _check_told(read: _Text, part: _Part, made: Composition) -> None:
+def _check_suppliers(read: _Text, part: _Part, made: Composition) -> None:
     """Raise `MethodError` unless a part supplies every stage that ``@`` says it is to supply."""
     for stage in part.stages or ():
         supplier = getattr(made, stage)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["HoliTom"]
 
 # The authors' threshold for LLaVA-OneVision-7B: the first up to a retention of 10%, the second above.
-_FEW, _TAU_FEW, _TAU = 0.10, 0.65, 0.80
+_LOW_RETENTION, _LOW_TAU, _TAU = 0.10, 0.65, 0.80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class HoliTom(Method):
     def _threshold(self, retention: float) -> float:
         if self.tau is not None:
             return self.tau
-        return _TAU_FEW if retention <= _FEW else _TAU
+        return _LOW_TAU if retention <= _LOW_RETENTION else _TAU
 
     def _counts(
         self, budget: int, grid: FrameGrid, segments: Sequence[Segment], static: Sequence[int]
@@ -149,8 +149,8 @@ class HoliTom(Method):
             shares = apportion(min(budget, left), [*static, *dynamic])
             return shares[: len(static)], shares[len(static) :]
         rescaled = min(self.share(grid) / (left / grid.tokens), 1.0)
-        few = [round(count * rescaled) for count in static]
-        several = [min(count, math.ceil(count * rescaled)) for count in dynamic]
-        if not any(few) and not any(several):
-            few[static.index(max(static))] = 1  # otherwise nothing at all would be left of a static clip
-        return few, several
+        kept_static = [round(count * rescaled) for count in static]
+        kept_dynamic = [min(count, math.ceil(count * rescaled)) for count in dynamic]
+        if not any(kept_static) and not any(kept_dynamic):
+            kept_static[static.index(max(static))] = 1  # otherwise nothing at all would be left of a static clip
+        return kept_static, kept_dynamic

@@ -100,15 +100,15 @@ class PruneVid(Method):
             for _ in range(first, last + 1)
         ]
         shares = apportion(min(budget, sum(static) + sum(dynamic)), [*static, *dynamic], at_least_one=True)
-        few, several = shares[: len(static)], shares[len(static) :]
+        kept_static, kept_dynamic = shares[: len(static)], shares[len(static) :]
         is_dynamic = ~is_static[frame_windows(segments, is_static.device)]
-        merged = cluster_static(features, segments, is_static, static, few, [self.neighbours] * len(few))
-        others = cluster_dynamic(features, is_dynamic, dynamic, several, [self.neighbours] * frames)
+        merged = cluster_static(features, segments, is_static, static, kept_static, [self.neighbours] * len(static))
+        others = cluster_dynamic(features, is_dynamic, dynamic, kept_dynamic, [self.neighbours] * frames)
         details = {
             "segments": segments,
             "static_tokens": static,
-            "tokens_per_window": few,
-            "tokens_per_frame": several,
+            "tokens_per_window": kept_static,
+            "tokens_per_frame": kept_dynamic,
         }
         return Decision(reduction=reduce_windows(segments, is_static, merged, others), details=details)
 

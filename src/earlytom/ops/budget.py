@@ -62,8 +62,8 @@ def exact_counts(budget: int, dynamic: Sequence[bool], tokens_per_frame: int) ->
 
 def published_counts(retention: float, dynamic: Sequence[bool], tokens_per_frame: int) -> list[int]:
     """The authors' counts: ``ceil(P * r^)`` for dynamic frames, ``max(1, round(P * r^))`` for static ones."""
-    several, few = math.ceil(tokens_per_frame * retention), max(1, round(tokens_per_frame * retention))
-    return [min(tokens_per_frame, several if flag else few) for flag in dynamic]
+    of_dynamic, of_static = math.ceil(tokens_per_frame * retention), max(1, round(tokens_per_frame * retention))
+    return [min(tokens_per_frame, of_dynamic if flag else of_static) for flag in dynamic]
 
 
 def apportion(total: int, sizes: Sequence[int], *, at_least_one: bool = False) -> list[int]:

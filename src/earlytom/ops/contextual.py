@@ -38,25 +38,27 @@ def dominant_and_contextual(
         tokens and targets. Sizes are known beforehand, so nothing waits for the device.
     """
     frames, per_frame = scores.shape
-    several, few = (torch.tensor(part).to(scores.device, non_blocking=True)[:, None] for part in (dominant, contextual))
-    is_dominant = ranks(scores) < several
+    dominant_counts, contextual_counts = (
+        torch.tensor(part).to(scores.device, non_blocking=True)[:, None] for part in (dominant, contextual)
+    )
+    is_dominant = ranks(scores) < dominant_counts
     place = torch.cumsum(~is_dominant, 1) - 1
-    step = ((per_frame - several) // few.clamp_min(1)).clamp_min(1)
-    is_target = ~is_dominant & (place % step == 0) & (place // step < few)
+    step = ((per_frame - dominant_counts) // contextual_counts.clamp_min(1)).clamp_min(1)
+    is_target = ~is_dominant & (place % step == 0) & (place // step < contextual_counts)
     targets = torch.sort(is_target.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, : max(contextual)]
-    joined = targets.gather(1, _best_target(metric, targets, few))
+    joined = targets.gather(1, _best_target(metric, targets, contextual_counts))
     own = torch.arange(per_frame, device=scores.device).expand(frames, per_frame)
     head = torch.where(is_dominant | is_target, own, joined)
     order = _output_order(is_dominant, is_target, raster)[: sum(dominant) + sum(contextual)]
     return _gather_groups(head, order, [frame for frame in range(frames) if contextual[frame]])
 
 
-def _best_target(metric: Tensor, targets: Tensor, few: Tensor) -> Tensor:
-    """[N, P] int64: which of its frame's first ``few`` targets is most similar to each token."""
+def _best_target(metric: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+    """[N, P] int64: which of its frame's first ``counts`` targets is most similar to each token."""
     rows = unit_rows(metric)
     chosen = rows.gather(1, targets[..., None].expand(-1, -1, rows.shape[-1]))
     similarity = torch.nan_to_num(exact_product(rows, chosen.transpose(1, 2)), nan=0.0)
-    absent = torch.arange(targets.shape[1], device=few.device) >= few
+    absent = torch.arange(targets.shape[1], device=counts.device) >= counts
     return similarity.masked_fill(absent[:, None], float("-inf")).argmax(dim=2)
 
 

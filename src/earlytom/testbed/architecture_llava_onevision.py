@@ -146,8 +146,8 @@ class LlavaOnevisionArchitecture:
         return model.model.language_model
 
     def clip_embeddings(self, model: Any, features: torch.Tensor) -> torch.Tensor:
-        inner = model.model
-        pooled: torch.Tensor = inner.apply_pooling(inner.multi_modal_projector(features.flatten(0, 1)))
+        core = model.model
+        pooled: torch.Tensor = core.apply_pooling(core.multi_modal_projector(features.flatten(0, 1)))
         return pooled.reshape(len(features), -1, pooled.shape[-1])
 
     def closing_embedding(self, model: Any) -> torch.Tensor:

@@ -78,12 +78,12 @@ class LanguageTrainer:
 
     def text_optimiser(self, first_layer: int) -> JointOptimiser:
         """Return the optimiser of the language model's layers from ``first_layer`` on, for texts."""
-        inner = self._language_model
+        language_model = self._language_model
         if first_layer == 0:
-            return JointOptimiser(*split_parameters(inner))
-        layers = nn.ModuleDict({"layers": nn.ModuleList(inner.layers[first_layer:])})
+            return JointOptimiser(*split_parameters(language_model))
+        layers = nn.ModuleDict({"layers": nn.ModuleList(language_model.layers[first_layer:])})
         matrices, others = split_parameters(layers)
-        return JointOptimiser(matrices, [*others, inner.norm.weight])
+        return JointOptimiser(matrices, [*others, language_model.norm.weight])
 
     def hidden_states(self, batch: PackedBatch) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of the language model, one [B, L, 192] per layer and the embedding."""
