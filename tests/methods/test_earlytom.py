@@ -15,7 +15,7 @@ from earlytom import EarlyTom, MethodError, Reduction, VisionZip, compose
 from earlytom.methods.presets import EVERYDAY, PRESETS, preset_names
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
-from reference.inner import merge_dropped_naively
+from reference.llm_merging import merge_dropped_naively
 from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
 from reference.selection import select_naively, select_together_naively

@@ -9,7 +9,7 @@ import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import EarlyTom, InnerMerging, MethodError
 from earlytom.types import FrameGrid, LanguagePlan, LanguageStates
-from reference.inner import merge_dropped_naively
+from reference.llm_merging import merge_dropped_naively
 
 
 @pytest.mark.parametrize(("compat", "sequential"), [("default", False), ("official", True)])

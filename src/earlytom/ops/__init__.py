@@ -7,7 +7,7 @@ from earlytom.ops.budget import apportion, exact_counts, frame_floor, published_
 from earlytom.ops.clustering import cluster_sizes, density_peaks, join_nearest, squared_distances
 from earlytom.ops.contextual import dominant_and_contextual
 from earlytom.ops.fingerprints import fingerprint
-from earlytom.ops.inner import merge_dropped_tokens
+from earlytom.ops.llm_merging import merge_dropped_tokens
 from earlytom.ops.merging import plan_merging
 from earlytom.ops.partition import best_partition, static_since, static_tokens, window_savings
 from earlytom.ops.products import exact_product

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earlytom.ops import inner, merge_dropped_tokens
-from reference.inner import merge_dropped_naively
+from earlytom.ops import llm_merging, merge_dropped_tokens
+from reference.llm_merging import merge_dropped_naively
 from reference.strategies import quick
 
 ratios = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -87,7 +87,7 @@ def test_targets_are_chosen_by_direction_not_by_length() -> None:
 @pytest.mark.parametrize("chunk", [1, 10, 1 << 24])
 def test_chunks_of_dropped_tokens_give_the_same_targets(monkeypatch, chunk) -> None:
     hidden, attention = torch.randn(40, 6), torch.rand(40)
-    monkeypatch.setattr(inner, "_CHUNK_VALUES", chunk)
+    monkeypatch.setattr(llm_merging, "_CHUNK_VALUES", chunk)
     reduction = merge_dropped_tokens(hidden, attention, ratio=0.6, sequential=False)
     _, expected = merge_dropped_naively(hidden, attention, 0.6, sequential=False)
     torch.testing.assert_close(reduction.apply(hidden).double(), expected, atol=1e-5, rtol=1e-5)
