@@ -25,6 +25,14 @@ def test_a_grid_counts_its_tokens() -> None:
     assert (grid.tokens_per_frame, grid.tokens) == (10, 30)
 
 
+def test_a_trace_counts_temporal_grids_and_answers_to_the_former_names() -> None:
+    trace = video()
+    assert (trace.grid.temporal_grids, trace.temporal_grids_left) == (3, 2)
+    assert (trace.grid.frames, trace.frames_left) == (3, 2)
+    (record,) = trace.merges
+    assert (record.grids_before, record.grids_after) == (record.frames_before, record.frames_after) == (3, 2)
+
+
 def test_without_selection_every_token_of_the_frames_left_is_kept() -> None:
     trace = video()
     assert (trace.frames_left, trace.tokens) == (2, 8)
@@ -85,7 +93,8 @@ def test_the_newest_call_is_plain_data() -> None:
     (entry,) = data["videos"]
     assert (entry["frames"], entry["frames_left"], entry["tokens_uncompressed"], entry["tokens"]) == (3, 2, 12, 8)
     assert (entry["sampled_frames"], entry["temporal_grids"], entry["temporal_grids_left"]) == (None, 3, 2)
-    assert entry["merges"] == [{"layer": 6, "frames_before": 3, "frames_after": 2, "segments": [[0, 2]]}]
+    former = {"frames_before": 3, "frames_after": 2}
+    assert entry["merges"] == [{"layer": 6, "grids_before": 3, "grids_after": 2, **former, "segments": [[0, 2]]}]
 
 
 def test_a_stopwatch_sums_the_spans_of_a_stage_even_when_one_raises() -> None:

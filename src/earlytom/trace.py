@@ -1,4 +1,4 @@
-"""What compression did: frames, tokens, decisions and times, for people, tests and pictures."""
+"""What compression did: temporal grids, tokens, decisions and times, for people, tests and pictures."""
 
 from __future__ import annotations
 
@@ -24,17 +24,34 @@ __all__ = ["CallTrace", "LanguageReduction", "MergeRecord", "Stopwatch", "TokenM
 
 @dataclass(frozen=True, kw_only=True)
 class MergeRecord:
-    """One merge layer: temporal grids before and after, and what the method says about it (segments, threshold)."""
+    """One merge layer.
+
+    Attributes:
+        layer: the 0-based encoder layer after which temporal grids merged.
+        frames_before: `grids_before`, under its former name.
+        frames_after: `grids_after`, under its former name.
+        details: what the method says about it (segments, threshold).
+    """
 
     layer: int
     frames_before: int
     frames_after: int
     details: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def grids_before(self) -> int:
+        """Temporal grids that came to the layer."""
+        return self.frames_before
+
+    @property
+    def grids_after(self) -> int:
+        """Temporal grids that were left behind it."""
+        return self.frames_after
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMergeRecord:
-    """One encoder layer in which tokens merged: tokens of each frame before and after."""
+    """One encoder layer in which tokens merged: tokens of each temporal grid before and after."""
 
     layer: int
     tokens_before: int
@@ -47,18 +64,18 @@ class VideoTrace:
     """What happened to one clip.
 
     What the vision encoder takes as one is a temporal grid: one sampled frame, or a pair of them in the Qwen families.
-    A trace counts in temporal grids, and where it says frame it means one.
+    A trace counts in temporal grids; sampled frames are called so.
 
     Attributes:
         grid: the uncompressed clip.
         budget: visual tokens that were promised to the language model.
         stepped_aside: why the clip was left alone, or ``None``.
         merges: the merge layers, in order.
-        token_merges: the encoder layers in which tokens merged inside their frame, in order.
+        token_merges: the encoder layers in which tokens merged inside their temporal grid, in order.
         origin: from the B input grids to the N that are left.
         selection: from the N * P pooled tokens to the kept ones; ``None`` when all were kept.
         attention: [N, P] attention received, pooled, as selection saw it; ``None`` when it was not needed.
-        details: what the method says about selection (refined segments, dynamic frames, tokens of each frame).
+        details: what the method says about selection (refined segments, dynamic grids, tokens of each grid).
         source: where the frames came from: file, decoder, frame indices (filled in by `earlytom.VideoQA`).
     """
 
@@ -74,9 +91,14 @@ class VideoTrace:
     source: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def frames_left(self) -> int:
+    def temporal_grids_left(self) -> int:
         """N, the temporal grids that came out of the encoder."""
         return self.origin.outputs
+
+    @property
+    def frames_left(self) -> int:
+        """The same as `temporal_grids_left`, under its former name."""
+        return self.temporal_grids_left
 
     @property
     def sampled_frames(self) -> int | None:
@@ -87,7 +109,7 @@ class VideoTrace:
     @property
     def tokens(self) -> int:
         """Visual tokens that went into the language model (newline embeddings not counted)."""
-        merged = self.frames_left * self.grid.tokens_per_frame
+        merged = self.temporal_grids_left * self.grid.tokens_per_frame
         return merged if self.selection is None else self.selection.outputs
 
     def kept_tokens(self) -> list[tuple[int, int]]:
@@ -113,7 +135,7 @@ class VideoTrace:
         Raises:
             EarlyTomError: so many sampled frames do not make the grids of this clip.
         """
-        grids, known = self.grid.frames, self.sampled_frames
+        grids, known = self.grid.temporal_grids, self.sampled_frames
         if known not in (None, frames):
             raise EarlyTomError(f"the trace is of {known} sampled frames, got {frames}")
         each = -(-frames // grids)
@@ -338,11 +360,11 @@ class Trace:
 def _video_to_dict(video: VideoTrace) -> dict[str, object]:
     return {
         "sampled_frames": video.sampled_frames,
-        "temporal_grids": video.grid.frames,
-        "temporal_grids_left": video.frames_left,
-        # Grids too, under the names that they had before.
-        "frames": video.grid.frames,
-        "frames_left": video.frames_left,
+        "temporal_grids": video.grid.temporal_grids,
+        "temporal_grids_left": video.temporal_grids_left,
+        # Grids too, here and below, under the names that they had before.
+        "frames": video.grid.temporal_grids,
+        "frames_left": video.temporal_grids_left,
         "tokens_uncompressed": video.grid.tokens,
         "tokens": video.tokens,
         "budget": video.budget,
@@ -350,8 +372,10 @@ def _video_to_dict(video: VideoTrace) -> dict[str, object]:
         "merges": [
             {
                 "layer": merge.layer,
-                "frames_before": merge.frames_before,
-                "frames_after": merge.frames_after,
+                "grids_before": merge.grids_before,
+                "grids_after": merge.grids_after,
+                "frames_before": merge.grids_before,
+                "frames_after": merge.grids_after,
                 **merge.details,
             }
             for merge in video.merges

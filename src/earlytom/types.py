@@ -57,9 +57,10 @@ def _check_layers(name: str, layers: tuple[int, ...], lowest: int = 0, stop: int
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGrid:
-    """The visual tokens of one uncompressed clip: ``frames`` frames of ``rows`` x ``columns`` pooled tokens.
+    """The visual tokens of one uncompressed clip: ``frames`` temporal grids of ``rows`` x ``columns`` pooled tokens.
 
-    A frame is what the vision encoder takes as one, a temporal grid: in the Qwen families a pair of sampled frames.
+    A temporal grid is what the vision encoder takes as one: a sampled frame, in the Qwen families a pair of them. Where
+    names here and in methods speak of frames they mean temporal grids.
 
     Raises:
         MethodError: a size is below 1.
@@ -73,6 +74,11 @@ class FrameGrid:
         for name in ("frames", "rows", "columns"):
             if getattr(self, name) < 1:
                 raise MethodError(f"{name} of a clip must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def temporal_grids(self) -> int:
+        """How many temporal grids the clip has: ``frames``, by the name of what is counted."""
+        return self.frames
 
     @property
     def tokens_per_frame(self) -> int:
@@ -89,8 +95,9 @@ class EncoderShape:
 
     Attributes:
         depth: layers that run.
-        global_layers: the layers whose attention spans the whole frame, ascending; ``None``: all do. In the others,
-            attention stays inside small windows, so that the attention received there cannot rank a frame's tokens.
+        global_layers: the layers whose attention spans the whole temporal grid, ascending; ``None``: all do. In the
+            others, attention stays inside small windows, so that the attention received there cannot rank a grid's
+            tokens.
         token_merging: whether tokens can merge inside the layers (``EncoderPlan.token_layers``).
         pooling_head: whether there can be an attention-pooling head (``EncoderPlan.pooling_head``).
         feature_sets: how many features of a token stand behind one another on the last dimension of what the projector
@@ -105,7 +112,7 @@ class EncoderShape:
 
     @property
     def last_global_layer(self) -> int:
-        """The last layer whose attention spans the whole frame."""
+        """The last layer whose attention spans the whole temporal grid."""
         return self.depth - 1 if self.global_layers is None else self.global_layers[-1]
 
     def check(self, plan: EncoderPlan) -> EncoderPlan:
@@ -149,7 +156,7 @@ class EncoderPlan:
             with ``VisualTokens.descriptions`` its output; models without such a head are refused.
 
     Raises:
-        MethodError: merged tokens are asked for where whole frames are to be compared, keys without their layer, or
+        MethodError: merged tokens are asked for where whole grids are to be compared, keys without their layer, or
             layers that do not ascend.
     """
 
@@ -200,12 +207,12 @@ class LanguagePlan:
 # What carries tensors is compared by identity (eq=False): a generated __eq__ would ask tensors for one truth value.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameStates:
-    """The frames of one clip inside the vision encoder.
+    """The temporal grids of one clip inside the vision encoder.
 
     Attributes:
-        features: [N, L, D] hidden states of the N frames that are left, model dtype.
+        features: [N, L, D] hidden states of the N grids that are left, model dtype.
         attention: [N, L] attention received by each token, float32, or ``None``.
-        origin: how the N frames came from the B input frames.
+        origin: how the N grids came from the B input grids.
 
     Raises:
         MethodError: the shapes do not belong together.
@@ -222,14 +229,14 @@ class FrameStates:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenStates:
-    """The tokens of all frames of a call between attention and MLP of one encoder layer; L shrinks as tokens merge.
+    """The tokens of a call's F temporal grids between attention and MLP of an encoder layer; L shrinks as they merge.
 
     Attributes:
         features: [F, L, D] hidden states, model dtype.
         keys: [F, L, E] keys of this layer's attention, mean over its heads, float32.
         sizes: [F, L] float32, the number of patches that each token stands for.
-        grid: shape of a clip of the call; all have the same tokens per frame.
-        patches: tokens of a frame before any merged.
+        grid: shape of a clip of the call; all have the same tokens per temporal grid.
+        patches: tokens of a temporal grid before any merged.
         depth: encoder layers that run.
 
     Raises:
@@ -256,12 +263,12 @@ class VisualTokens:
     Attributes:
         features: [N, P, D] features, model dtype.
         attention: [N, P] attention received, resized in the same way as the features, float32, or ``None``.
-        grid: shape of the *uncompressed* clip (``grid.frames`` is B, not N).
-        origin: how the N frames came from the B input frames.
-        frame_similarity: [N, N] similarity of the frames that are left, float32 on the host, or ``None``.
+        grid: shape of the *uncompressed* clip (``grid.temporal_grids`` is B, not N).
+        origin: how the N grids came from the B input grids.
+        frame_similarity: [N, N] similarity of the grids that are left, float32 on the host, or ``None``.
         keys: [N, P, E] keys of the attention layer, mean over its heads, resized like ``attention``, float32, or
             ``None``.
-        descriptions: [N, E] output of the attention-pooling head for each frame, model dtype, or ``None``.
+        descriptions: [N, E] output of the attention-pooling head for each grid, model dtype, or ``None``.
         fingerprint: a number that tells this clip from others (`earlytom.ops.fingerprint`), or ``None``.
 
     Raises:
@@ -293,7 +300,7 @@ class KeptTokens:
     Attributes:
         features: [K, C] features, model dtype; ``EncoderShape.feature_sets`` times as wide where there are several.
         places: [K] int64, the token of the uncompressed clip (in temporal and raster order) whose place each takes; of
-            merged frames the earliest. On the device of ``features`` or on the host.
+            merged grids the earliest. On the device of ``features`` or on the host.
 
     Raises:
         MethodError: the shapes do not belong together.

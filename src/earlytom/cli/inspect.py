@@ -132,7 +132,7 @@ def _merge_table(clip: VideoTrace, unit: str) -> Any:
         threshold = merge.details.get("tau_seg")
         made.add_row(
             cell(merge.layer),
-            cell(f"{merge.frames_before} -> {merge.frames_after}"),
+            cell(f"{merge.grids_before} -> {merge.grids_after}"),
             cell(f"{threshold:.3f}" if isinstance(threshold, float | int) else "-"),
             cell(_spans(merge.details.get("segments"))),
         )
@@ -171,7 +171,7 @@ def _grid_table(clip: VideoTrace, frames: int, unit: str) -> Any:
 def _by_grid(answer: Answer) -> dict[str, list[list[int]]]:
     """For each temporal grid that is left the sampled frames it was made of, and its kept tokens in raster order."""
     clip = answer.trace.videos[0]
-    kept: list[list[int]] = [[] for _ in range(clip.frames_left)]
+    kept: list[list[int]] = [[] for _ in range(clip.temporal_grids_left)]
     for grid, token in clip.kept_tokens():
         kept[grid].append(token)
     return {"sampled_sources": clip.sampled_sources(answer.frames), "kept_tokens": kept}

@@ -22,13 +22,13 @@ __all__ = ["AveragePooling"]
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePooling(Method):
-    """Replace the tokens of every frame by the means of equal stretches, or of equal rectangles.
+    """Replace the tokens of every temporal grid by the means of equal stretches, or of equal rectangles.
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
-        axis: ``"raster"``: stretches of the raster sequence, an exact budget; ``"space"``: each frame is pooled to the
-            grid of rows and columns nearest to its share of the budget, with about the sides' own proportion. Few
-            numbers of tokens are such grids, so that budget is only approached.
+        axis: ``"raster"``: stretches of the raster sequence, an exact budget; ``"space"``: each temporal grid
+            is pooled to the rows and columns nearest to its share of the budget, with about the sides' own proportion.
+            Few numbers of tokens are rows times columns, so that budget is only approached.
 
     Raises:
         MethodError: a knob is out of range.

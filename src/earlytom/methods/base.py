@@ -1,4 +1,8 @@
-"""What a compression method is: knobs, and decisions on tensors. A method never sees a model."""
+"""What a compression method is: knobs, and decisions on tensors. A method never sees a model.
+
+What merges and what holds tokens are temporal grids: what the vision encoder takes as one, a sampled frame or, in the
+Qwen families, a pair of them. Papers, and so the names and options of methods, call a temporal grid a frame.
+"""
 
 from __future__ import annotations
 
@@ -191,13 +195,13 @@ class Method:
         return made
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
-        """Merge frames after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
+        """Merge temporal grids after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
         return Decision()
 
     def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
-        """Merge tokens inside each frame, in the middle of encoder layer ``layer``: all F * L rows of the call at once.
+        """Merge tokens inside each temporal grid, amid encoder layer ``layer``: all F * L rows of the call at once.
 
-        Every row goes into one output row of its own frame, and all frames are left with the same number of tokens.
+        Every row goes into one output row of its own grid, and all grids are left with the same number of tokens.
         """
         return None
 

@@ -44,18 +44,19 @@ class EarlyTom(Method):
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
-        tau_seg: similarity below which a new segment of frames starts, in [-1, 1]; ``None``: the preset's, or else
+        tau_seg: similarity below which a new segment of the clip starts, in [-1, 1]; ``None``: the preset's, or else
             chosen from the clip's own similarities at each merge layer (`earlytom.ops.adaptive_threshold`).
-        merge_layers: 0-based encoder layers after which frames merge; ``None``: the preset's, or else the shares
-            3/26, 10/26 and 16/26 of the depth at hand (6/26, 14/26 and 20/26 unless ``compat="default"``; in an encoder
-            with attention windows the nearest layers that see the whole frame). Attention is taken at the last of them.
+        merge_layers: 0-based encoder layers after which temporal grids merge; ``None``: the preset's, or else the
+            shares 3/26, 10/26 and 16/26 of the depth at hand (6/26, 14/26 and 20/26 unless ``compat="default"``; in an
+            encoder with attention windows the nearest layers that see the whole grid). Attention is taken at the last
+            of them.
         ema: weight of the newest similarity in the segmentation, in (0, 1].
-        max_window: a segment has at most ``max_window - 1`` frames.
-        least_frames: share of the clip's frames that are left at least, in [0, 1]; where it holds merging back, the
-            most similar ones merge, and near-duplicates merge all the same. At 0 the budget alone holds merging back
+        max_window: a segment has at most ``max_window - 1`` temporal grids.
+        least_frames: share of the clip's temporal grids that are left at least, in [0, 1]; where it holds merging back,
+            the most similar ones merge, and near-duplicates merge all the same. At 0 the budget alone holds it back
             (in the authors' code nothing does). ``None``: the preset's, or else 0.7 (0 unless ``compat="default"``).
-        duplicate_similarity: frames of at least this similarity nearly repeat each other: ``least_frames`` does not
-            hold them back, the budget does; in [-1, 1], at 1 equal frames only. Chosen on the test model (see
+        duplicate_similarity: temporal grids of at least this similarity nearly repeat each other: ``least_frames`` does
+            not hold them back, the budget does; in [-1, 1], at 1 equal grids only. Chosen on the test model (see
             docs/concepts.md).
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
@@ -63,9 +64,9 @@ class EarlyTom(Method):
             ``tau_seg``, ``merge_layers``, ``least_frames`` and ``inner_merging`` where these are ``None``.
         frame_merging: ``False`` leaves out stage I.
         weighted_merging: ``False`` merges pairs by the plain mean.
-        decoupled_selection: ``False`` selects by the top-k in every frame.
-        dynamic_selection: ``"frame"``: every dynamic frame keeps its own most attended tokens, as in the authors' code;
-            ``"clip"``: all dynamic frames together keep as many, the other reading of the "global" top-k of Algorithm 2
+        decoupled_selection: ``False`` selects by the top-k in every temporal grid.
+        dynamic_selection: ``"frame"``: every dynamic grid keeps its own most attended tokens, as in the authors' code;
+            ``"clip"``: all dynamic grids together keep as many, the other reading of the "global" top-k of Algorithm 2
             (docs/evaluation.md has what it changes).
         inner_merging: merge visual tokens inside the language model; ``None``: on with the paper's presets, else off.
         inner_layer: 0-based layer before which inner merging acts; ``None``: 18, or the same share of a language
@@ -195,7 +196,7 @@ class EarlyTom(Method):
             counts = published_counts(rescaled, dynamic, tokens_per_frame)
         together = self.dynamic_selection == "clip"
         kept = select_by_frame(tokens.attention, counts, [not flag for flag in dynamic], together=together)
-        # How many each dynamic frame has given of what they share is not known without waiting for the device.
+        # How many each dynamic grid has given of what they share is not known without waiting for the device.
         known = {} if together else {"tokens_per_frame": counts}
         details = {"segments": segments, "dynamic": dynamic, **known}
         return Decision(reduction=Reduction.keep(kept, frames * tokens_per_frame), details=details)
@@ -225,7 +226,7 @@ class EarlyTom(Method):
         return self._preset.least_frames if self.least_frames is None else self.least_frames
 
     def _segments(self, similarity: list[list[float]]) -> tuple[list[Segment], float]:
-        """Segments of the frames, and the threshold that made them."""
+        """Segments of the temporal grids, and the threshold that made them."""
         from earlytom.ops import adaptive_threshold, segment_frames
 
         threshold = self._preset.tau_seg if self.tau_seg is None else self.tau_seg
@@ -247,5 +248,5 @@ def _checked_layers(layers: object) -> tuple[int, ...]:
 
 
 def _dynamic_frames(segments: list[Segment]) -> list[bool]:
-    """First and last frame of each segment are dynamic, the frames between are static (stage II, step 2)."""
+    """First and last grid of each segment are dynamic, the grids between are static (stage II, step 2)."""
     return [frame in (first, last) for first, last in segments for frame in range(first, last + 1)]

@@ -46,12 +46,13 @@ class FastVID(Method):
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
-        scores: ``"pooling_head"``: attention and descriptions of frames from the vision encoder's attention-pooling
-            head, refused where there is none; ``"received"``: attention received in the last layer and means of tokens.
-        tau: similarity of neighbouring frames below which they are cut apart, in [-1, 1]; ``None``: the authors' 0.9
-            with the pooling head and 0.84 without.
+        scores: ``"pooling_head"``: attention and descriptions of temporal grids from the vision encoder's
+            attention-pooling head, refused where there is none; ``"received"``: attention received in the last layer
+            and means of tokens.
+        tau: similarity of neighbouring temporal grids below which they are cut apart, in [-1, 1]; ``None``: the
+            authors' 0.9 with the pooling head and 0.84 without.
         segments: least number of segments.
-        stride: distance of the frames that carry anchors.
+        stride: distance of the temporal grids that carry anchors.
         context_share: share of the budget that goes to anchors, in [0, 1].
         anchor_weight: least weight of an anchor in what is merged into it, in [0, 1].
         neighbours: k of the density peaks.

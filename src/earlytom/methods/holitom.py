@@ -46,7 +46,7 @@ class HoliTom(Method):
             merge along time perhaps fewer.
         tau: cosine above which a token and its successor are the same, in [-1, 1]; ``None``: the authors' values, 0.65
             up to a retention of 0.1 and 0.8 above.
-        max_window: most frames of a window.
+        max_window: most temporal grids of a window.
         neighbours: k of the clustering of static tokens, no more than the block's centres.
         centre_weight: weight of a centre in what is merged into it, the others share the rest, in (0, 1]; ``None``:
             the plain mean.

@@ -135,7 +135,7 @@ def find_preset(name: str, retention: float | None) -> Preset:
 def scale_layers(layers: tuple[int, ...], encoder: EncoderShape) -> tuple[int, ...]:
     """Carry merge layers over to another encoder, as shares of the depth (6/26, 14/26 and so on).
 
-    Where attention is mostly windowed, each moves to the nearest layer that sees the whole frame (of two, the earlier
+    Where attention is mostly windowed, each moves to the nearest layer that sees the whole grid (of two, the earlier
     one), since the last of them ranks tokens. Layers that would coincide are moved apart; fewer are returned when the
     encoder is too shallow for all.
     """

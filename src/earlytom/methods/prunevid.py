@@ -45,7 +45,7 @@ class PruneVid(Method):
         visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip, of one with much to
             merge along time perhaps fewer.
         tau: mean cosine over a window above which a place is static, in [-1, 1].
-        segment_ratio: clusters of frames, over frames, in (0, 1].
+        segment_ratio: clusters of temporal grids, over their number, in (0, 1].
         neighbours: k of all clusterings.
 
     Raises:

@@ -43,13 +43,13 @@ __all__ = ["ToMe"]
 
 @dataclass(frozen=True, kw_only=True)
 class ToMe(Method):
-    """Merge similar tokens of each frame in every layer of the vision encoder.
+    """Merge similar tokens of each temporal grid in every layer of the vision encoder.
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1]; with ``unmerge``
-            also the share of a frame's tokens that the encoder is left with.
-        visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip; a clip of more frames
-            is refused, since a token of each is left.
+            also the share of a temporal grid's tokens that the encoder is left with.
+        visual_tokens: instead of ``retention``, the number of tokens that is kept of every clip; a clip of more
+            temporal grids is refused, since a token of each is left.
         proportional_attention: a merged token draws as much attention as what went into it. The vision encoder then
             needs the attention implementation sdpa or eager.
         unmerge: patches take their places again behind the encoder, for its stock pooling, and pooled tokens merge
@@ -127,7 +127,7 @@ class ToMe(Method):
         return Decision(reduction=merge_down(tokens.features, counts), details={"tokens_per_frame": counts})
 
     def _left(self, grid: FrameGrid, tokens: int) -> int:
-        """How many of a frame's ``tokens`` are left."""
+        """How many of a temporal grid's ``tokens`` are left."""
         from earlytom.ops import token_budget
 
         return token_budget(self.share(grid), tokens)

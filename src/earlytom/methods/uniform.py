@@ -20,13 +20,13 @@ __all__ = ["UniformSubsampling"]
 
 @dataclass(frozen=True, kw_only=True)
 class UniformSubsampling(Method):
-    """Keep tokens at even distances, in every frame or by whole frames, whatever they show.
+    """Keep tokens at even distances, in every temporal grid or by whole grids, whatever they show.
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
-        frames: keep whole frames instead, ``round(retention * frames)`` of them but at least one. The budget is then
-            that many whole frames, so that the retention which is reached differs from the one asked for by up to half
-            a frame (more where less than half a frame was asked for).
+        frames: keep whole temporal grids instead, ``round(retention * grids)`` of them but at least one. The budget is
+            then that many whole grids, so that the retention which is reached differs from the one asked for by up to
+            half a grid (more where less than half a grid was asked for).
 
     Raises:
         MethodError: a knob is out of range.

@@ -33,11 +33,11 @@ class VisionZip(Method):
 
     Attributes:
         retention: visual tokens that the language model gets, over those it would have got, in (0, 1].
-        dominant_share: share of a frame's tokens that are dominant, in [0, 1); the number is rounded down.
+        dominant_share: share of a temporal grid's tokens that are dominant, in [0, 1); the number is rounded down.
         attention_layer: 0-based encoder layer whose attention and keys decide; ``None``: the last one.
-        compat: ``"default"``; ``"official"``: the published number of tokens a frame (20, 30, 40 and 50 of 196 at
-            retention 0.10 to 0.25, ``round(retention * tokens)`` otherwise), so that the total drifts from the
-            budget, and in each frame the dominant tokens before the contextual ones.
+        compat: ``"default"``; ``"official"``: the published number of tokens a temporal grid (20, 30, 40 and 50 of
+            196 at retention 0.10 to 0.25, ``round(retention * tokens)`` otherwise), so that the total drifts from the
+            budget, and in each grid the dominant tokens before the contextual ones.
 
     Raises:
         MethodError: a knob is out of range.

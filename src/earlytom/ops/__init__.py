@@ -1,4 +1,7 @@
-"""Pure tensor operations: no model, no method, no state."""
+"""Pure tensor operations: no model, no method, no state.
+
+A frame here is a row of the first dimension, as in the papers: what the vision encoder takes as one, a temporal grid.
+"""
 
 from earlytom.ops.anchors import AnchorPlan, merge_into_anchors
 from earlytom.ops.attention import last_query_attention, received_attention

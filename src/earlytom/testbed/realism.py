@@ -82,7 +82,7 @@ def neighbour_similarity(qa: VideoQA, clip: Clip) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def compression(qa: VideoQA, clip: Clip, method: EarlyTom) -> tuple[float, NDArray[np.float32]]:
-    """Return the share of frames that merged away, and the received attention [frames left, 36]."""
+    """Return the share of temporal grids that merged away, and the received attention [grids left, 36]."""
     prompt = question_prompt(qa.processor, _QUESTION)
     inputs = qa.processor(text=prompt, videos=[clip.frames], return_tensors="pt")
     with compress(qa.model, method) as trace:
@@ -91,7 +91,7 @@ def compression(qa: VideoQA, clip: Clip, method: EarlyTom) -> tuple[float, NDArr
     attention = video.attention
     if attention is None:
         raise ValueError("the method asked for no attention")
-    return 1.0 - video.frames_left / video.grid.frames, attention.numpy().astype(np.float32)
+    return 1.0 - video.temporal_grids_left / video.grid.temporal_grids, attention.numpy().astype(np.float32)
 
 
 def sink_share(attention: NDArray[np.float32]) -> float:

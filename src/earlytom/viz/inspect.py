@@ -64,9 +64,9 @@ def check_writable(path: Path) -> None:
 def kept_masks(clip: VideoTrace) -> Mask:
     """Which tokens of each temporal grid that is left were kept: [N, rows, columns]."""
     grid = clip.grid
-    masks = np.zeros((clip.frames_left, grid.tokens_per_frame), dtype=np.bool_)
-    for frame, token in clip.kept_tokens():
-        masks[frame, token] = True
+    masks = np.zeros((clip.temporal_grids_left, grid.tokens_per_frame), dtype=np.bool_)
+    for grid_left, token in clip.kept_tokens():
+        masks[grid_left, token] = True
     return masks.reshape(-1, grid.rows, grid.columns)
 
 
@@ -164,7 +164,7 @@ def draw_clip(frames: Pixels, clip: VideoTrace, *, title: str = "") -> Figure:
     from matplotlib.figure import Figure
 
     shown, margin, head = clip.frames_of_grids(len(frames)), 0.35, 0.9
-    count, aspect = clip.frames_left, frames.shape[1] / frames.shape[2]
+    count, aspect = clip.temporal_grids_left, frames.shape[1] / frames.shape[2]
     layout = _Layout.choose(count, len(shown[0]), aspect, _WIDTH - 2 * margin)
     heat = 0.0 if clip.attention is None else 1.0 + min(max(0.13 * count, 1.6), 6.0)
     total = head + layout.height + heat + 0.15
@@ -185,9 +185,9 @@ def draw_clip(frames: Pixels, clip: VideoTrace, *, title: str = "") -> Figure:
 
 def _counts(clip: VideoTrace, frames: int) -> str:
     """What went in and what is left, in the unit that the encoder works with."""
-    kept, whole, grids = clip.tokens, clip.grid.tokens, clip.grid.frames
+    kept, whole, grids = clip.tokens, clip.grid.tokens, clip.grid.temporal_grids
     unit = f"{frames} frames" if frames == grids else f"{frames} frames, {grids} temporal grids"
-    text = f"{unit} -> {clip.frames_left}, {kept} of {whole} visual tokens kept ({kept / whole:.1%})."
+    text = f"{unit} -> {clip.temporal_grids_left}, {kept} of {whole} visual tokens kept ({kept / whole:.1%})."
     return text if clip.stepped_aside is None else f"{text} Left uncompressed: {clip.stepped_aside}."
 
 
@@ -204,7 +204,7 @@ def _draw_tiles(axes: Axes, frames: Pixels, clip: VideoTrace, layout: _Layout) -
     axes.set_axis_off()
     masks, sources = kept_masks(clip), clip.sampled_sources(len(frames))
     shown, pictures = clip.frames_of_grids(len(frames)), clip.origin.survivors().tolist()
-    segment_of = _segment_of(clip.details, clip.frames_left)
+    segment_of = _segment_of(clip.details, clip.temporal_grids_left)
     size = min(7.5, max(5.3, 5.2 * layout.tile_width))
     for tile, mask in enumerate(masks):
         for place, frame in enumerate(shown[pictures[tile]]):
@@ -289,7 +289,7 @@ def _draw_attention(axes: Axes, bar_axes: Axes, clip: VideoTrace, unit: str) -> 
     received: Any = clip.attention
     values = received.detach().float().cpu().numpy()
     values = values / max(float(values.mean()), np.finfo(np.float32).tiny)
-    frames, tokens = values.shape
+    grids, tokens = values.shape
     # The strongest of the sinks would leave everything else one colour.
     shown = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="magma", vmax=np.quantile(values, 0.995))
     bar = bar_axes.figure.colorbar(shown, cax=bar_axes, extend="max")
@@ -304,23 +304,23 @@ def _draw_attention(axes: Axes, bar_axes: Axes, clip: VideoTrace, unit: str) -> 
     axes.set_ylabel(f"{unit} that is left", fontsize=8)
     row_starts = np.arange(0, tokens, clip.grid.columns)
     axes.set_xticks(row_starts)
-    axes.set_yticks(np.arange(0, frames, max(1, math.ceil(frames / 24))))
+    axes.set_yticks(np.arange(0, grids, max(1, math.ceil(grids / 24))))
     axes.tick_params(labelsize=7)
     axes.tick_params(axis="y", length=0, pad=12)
     for number, (first, last) in enumerate(_segments(clip.details)):
-        if last < frames - 1:
+        if last < grids - 1:
             axes.axhline(last + 0.5, color="white", linewidth=1.4)
         axes.plot(
             [-0.006, -0.006],
             [first - 0.5, last + 0.5],
-            transform=axes.get_yaxis_transform(),  # x: share of the width, y: frames
+            transform=axes.get_yaxis_transform(),  # x: share of the width, y: temporal grids
             color=_SEGMENT_COLOURS[number % len(_SEGMENT_COLOURS)],
             linewidth=6,
             solid_capstyle="butt",
             clip_on=False,
         )
     axes.set_xlim(-0.5, tokens - 0.5)
-    axes.set_ylim(frames - 0.5, -0.5)
+    axes.set_ylim(grids - 0.5, -0.5)
 
 
 def _shrink(image: Pixels, inches: float) -> Pixels:
@@ -337,9 +337,9 @@ def _segments(details: Mapping[str, object]) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in found] if isinstance(found, list | tuple) else []
 
 
-def _segment_of(details: Mapping[str, object], frames: int) -> list[int | None]:
+def _segment_of(details: Mapping[str, object], grids: int) -> list[int | None]:
     """The segment of each temporal grid that is left, ``None`` where the method knows none."""
-    numbers: list[int | None] = [None] * frames
+    numbers: list[int | None] = [None] * grids
     for number, (first, last) in enumerate(_segments(details)):
         numbers[first : last + 1] = [number] * (last + 1 - first)
     return numbers
