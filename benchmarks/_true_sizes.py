@@ -45,7 +45,7 @@ def qwen2_5_vl() -> Any:
 
 def llava_video() -> Any:
     """LLaVA-Video-7B, with average pooling and a newline behind every row."""
-    from earlytom.models.llava_video_model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
+    from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 
     vision, text = SIZES["7b"]
     config = LlavaVideoConfig(

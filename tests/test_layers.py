@@ -51,7 +51,7 @@ FORBIDDEN = read_forbidden(CONTRACTS)
 THIRD_PARTY = {
     "errors": set(), "shipped": set(), "types": {"torch"}, "reduction": {"torch"}, "trace": {"torch"},
     "ops": {"torch", "triton"}, "methods": {"torch"}, "layouts": {"torch"}, "stages": {"torch"},
-    "models": {"torch", "transformers"},
+    "models": {"torch", "transformers", "safetensors"},  # the last for what a published checkpoint is stored in
     "video": {"torch", "torchcodec", "av", "numpy", "PIL", "typing_extensions"},
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ SIDE, POOLED = 9, 4
 
 def build(attention: str = "sdpa", dtype: torch.dtype = torch.float32, **overrides: object) -> torch.nn.Module:
     """8 encoder and 5 decoder layers."""
-    from earlytom.models.llava_video_model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
+    from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 
     torch.manual_seed(0)
     config = LlavaVideoConfig(

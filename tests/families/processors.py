@@ -22,7 +22,7 @@ from transformers import (
 
 import conftest
 import earlytom
-from earlytom.models.llava_video_processor import LlavaVideoProcessor
+from earlytom.models.llava_video.processor import LlavaVideoProcessor
 from families import family_case, internvl, llava_video
 
 QWEN_TOKENS = {"<|image_pad|>": 296, "<|video_pad|>": 297, "<|vision_start|>": 298, "<|vision_end|>": 299}

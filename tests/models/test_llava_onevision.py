@@ -163,8 +163,8 @@ def test_inner_layer_that_the_language_model_lacks_is_refused(model) -> None:
 def test_every_listed_family_loads(name) -> None:
     import transformers
 
-    from earlytom.models import llava_video_model
     from earlytom.models.base import ModelAdapter
+    from earlytom.models.llava_video import model as llava_video
 
     adapter = load_adapter(name)
     wanted = [method for method in vars(ModelAdapter) if not method.startswith("_")]
@@ -173,7 +173,7 @@ def test_every_listed_family_loads(name) -> None:
     assert isinstance(adapter.clip_arguments, tuple)
     assert isinstance(adapter.sequential_positions, bool)
     for known in FAMILIES[name].classes:
-        module = transformers if hasattr(transformers, known) else llava_video_model
+        module = transformers if hasattr(transformers, known) else llava_video
         assert getattr(module, known).config_class.model_type == name
 
 

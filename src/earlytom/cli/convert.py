@@ -50,7 +50,7 @@ def convert(
     Commands load that layout as it is; what this writes means the same and loads faster. The weights keep their values
     and their type.
     """
-    from earlytom.runtime.conversion import convert as write
+    from earlytom.models.llava_video.conversion import convert as write
 
     with status("converting"):
         done = write(source, destination, force=force, pool_mode=pool_mode, newline_position=newline_position)

@@ -32,8 +32,10 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_5_vl": Family("earlytom.models.qwen2_5_vl:Qwen25VLAdapter", ("Qwen2_5_VLForConditionalGeneration",)),
     "qwen3_vl": Family("earlytom.models.qwen3_vl:Qwen3VLAdapter", ("Qwen3VLForConditionalGeneration",)),
     "internvl": Family("earlytom.models.internvl:InternVLAdapter", ("InternVLForConditionalGeneration",)),
-    # transformers has no class for it: this one is in `earlytom.models.llava_video_model`.
-    "llava_video": Family("earlytom.models.llava_video:LlavaVideoAdapter", ("LlavaVideoForConditionalGeneration",)),
+    # transformers has no class for it: this one is in `earlytom.models.llava_video.model`.
+    "llava_video": Family(
+        "earlytom.models.llava_video.adapter:LlavaVideoAdapter", ("LlavaVideoForConditionalGeneration",)
+    ),
 }
 """Families by ``config.model_type``. Other packages add theirs by the entry point group ``earlytom.models``."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError
-from earlytom.models.published_layout import is_published_layout
+from earlytom.models.llava_video.published import is_published_layout
 
 __all__ = ["load_model"]
 
@@ -39,13 +39,13 @@ def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) ->
     settings = PreTrainedConfig.get_config_dict(path)[0]
     # LLaVA-Video has no class in transformers, so that nothing can be looked up by its type.
     if is_published_layout(settings):
-        from earlytom.runtime.conversion import load_published
+        from earlytom.models.llava_video.conversion import load_published
 
         return load_published(path, settings, dtype=dtype, attention=attention)
     options: dict[str, Any] = {"dtype": "auto" if dtype is None else dtype, "attn_implementation": attention}
     if settings.get("model_type") == "llava_video":
-        from earlytom.models.llava_video_model import LlavaVideoForConditionalGeneration
-        from earlytom.models.llava_video_processor import LlavaVideoProcessor
+        from earlytom.models.llava_video.model import LlavaVideoForConditionalGeneration
+        from earlytom.models.llava_video.processor import LlavaVideoProcessor
 
         model = LlavaVideoForConditionalGeneration.from_pretrained(path, **options)
         return model, LlavaVideoProcessor.from_pretrained(path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import earlytom
-from earlytom.models.published_layout import vision_settings
+from earlytom.models.llava_video.published import vision_settings
 from reference.published_llava_video import (
     HIDDEN,
     LAYERS,

@@ -11,10 +11,10 @@ import torch
 
 import earlytom
 from earlytom.models import find_adapter
-from earlytom.models.llava_video_model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
-from earlytom.models.llava_video_processor import LlavaVideoProcessor
+from earlytom.models.llava_video.layout import VideoLayout
+from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
+from earlytom.models.llava_video.processor import LlavaVideoProcessor
 from earlytom.models.prompt import HostPrompt
-from earlytom.models.video_layout import VideoLayout
 from earlytom.types import FrameGrid
 from earlytom.video import Video
 from families import family_case

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from earlytom.errors import ModelError
-from earlytom.models.llava_video_model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
-from earlytom.models.llava_video_processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
-from earlytom.models.published_layout import (
+from earlytom.models.llava_video.layout import VideoLayout
+from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
+from earlytom.models.llava_video.processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
+from earlytom.models.llava_video.published import (
     check_settings,
     is_published_layout,
     own_name,
@@ -22,7 +23,6 @@ from earlytom.models.published_layout import (
     text_settings,
     vision_settings,
 )
-from earlytom.models.video_layout import VideoLayout
 
 __all__ = ["Converted", "convert", "load_published"]
 

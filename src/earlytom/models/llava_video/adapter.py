@@ -1,4 +1,4 @@
-"""LLaVA-Video: `earlytom.models.llava_video_model.LlavaVideoForConditionalGeneration` of any size.
+"""LLaVA-Video: `earlytom.models.llava_video.model.LlavaVideoForConditionalGeneration` of any size.
 
 The encoder is LLaVA-OneVision's. What differs is the pooling, and the newline embeddings: with one after each row,
 rows of which nothing is left lose theirs.
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from earlytom.errors import CompressionError, ModelError
 from earlytom.models.llava_onevision import LlavaOnevisionAdapter
-from earlytom.models.llava_video_model import LlavaVideoForConditionalGeneration, text_embeddings
+from earlytom.models.llava_video.layout import VideoLayout
+from earlytom.models.llava_video.model import LlavaVideoForConditionalGeneration, text_embeddings
 from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, prefill_inputs, shorten_prompt
-from earlytom.models.video_layout import VideoLayout
 from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["LlavaVideoAdapter"]

@@ -8,7 +8,7 @@ from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
 
 from earlytom.errors import ModelError
-from earlytom.models.video_layout import VideoLayout
+from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.types import FrameGrid
 
 __all__ = ["CHAT_TEMPLATE", "VIDEO_TOKEN", "LlavaVideoProcessor", "TimedVideo", "add_video_token"]

@@ -1,8 +1,8 @@
 """LLaVA-Video (``lmms-lab/LLaVA-Video-7B-Qwen2``) as a model of its own, put together from stock transformers modules.
 
 transformers has no class for it. It differs from LLaVA-OneVision in what becomes of a frame behind the projector: the
-pooling, and a newline embedding after every row. Loaded by `earlytom.runtime.conversion`, or by ``from_pretrained``
-from what ``save_pretrained`` wrote.
+pooling, and a newline embedding after every row. Loaded by `earlytom.models.llava_video.conversion`, or by
+``from_pretrained`` from what ``save_pretrained`` wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from earlytom.errors import ModelError
-from earlytom.models.video_layout import VideoLayout
+from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.types import FrameGrid
 
 __all__ = ["LlavaVideoConfig", "LlavaVideoForConditionalGeneration", "LlavaVideoModel", "text_embeddings"]
