@@ -7,7 +7,7 @@ pooling, and a newline embedding after every row. Loaded by `earlytom.models.lla
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc]
     config_class = LlavaVideoConfig
 
     def __init__(self, config: LlavaVideoConfig) -> None:
-        layout, vision = VideoLayout.of(config), cast(Any, config).vision_config
+        layout, vision = VideoLayout.of(config), config.vision_config
         layout.pooled(vision.image_size // vision.patch_size)
         super().__init__(config)
 
@@ -121,12 +121,12 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc]
 
     @property
     def _side(self) -> int:
-        vision = cast(Any, self.config).vision_config
+        vision = self.config.vision_config
         return int(vision.image_size // vision.patch_size)
 
     def _with_video(self, ids: Tensor, embeds: Tensor, features: Tensor) -> Tensor:
         """Put [V, S, C] features in the place of the placeholders."""
-        places = (ids == cast(Any, self.config).video_token_id).to(embeds.device)
+        places = (ids == self.config.video_token_id).to(embeds.device)
         found, expected = int(places.sum()), features.shape[0] * features.shape[1]
         if found != expected:
             raise ModelError(
@@ -144,7 +144,7 @@ class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration)
     def __init__(self, config: LlavaVideoConfig) -> None:
         # Past the stock class, which would build the stock model first.
         super(LlavaOnevisionForConditionalGeneration, self).__init__(config)
-        text = cast(Any, config).text_config
+        text = config.text_config
         self.model = LlavaVideoModel(config)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
@@ -152,4 +152,4 @@ class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration)
 
 def text_embeddings(model: Any, ids: Tensor) -> Tensor:
     """Embeddings of [B, S] ids. Those of placeholders mean nothing: there need not be a row for them."""
-    return cast(Tensor, model.get_input_embeddings()(ids.masked_fill(ids == model.config.video_token_id, 0)))
+    return model.get_input_embeddings()(ids.masked_fill(ids == model.config.video_token_id, 0))
