@@ -48,6 +48,14 @@ def test_every_weight_of_the_published_layout_is_loaded(layout, tmp_path) -> Non
         assert torch.equal(state[own(name)], value), name
 
 
+def test_what_is_saved_again_has_the_model_s_own_names(tmp_path) -> None:
+    from safetensors.torch import load_file
+
+    model = load(write_checkpoint(tmp_path / "source")).model
+    model.save_pretrained(tmp_path / "saved")
+    assert load_file(tmp_path / "saved" / "model.safetensors").keys() == model.state_dict().keys()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -87,6 +95,10 @@ def test_missing_and_unknown_weights_are_named(tmp_path) -> None:
     weights = make_weights() | {"model.layers.5.input_layernorm.weight": torch.zeros(HIDDEN)}
     with pytest.raises(earlytom.ModelError, match=r"does not have: model\.layers\.5\.input_layernorm\.weight"):
         load(write_checkpoint(tmp_path / "deep", weights=weights))
+    weights = make_weights()
+    weights["model.language_model.norm.weight"] = weights["model.norm.weight"]
+    with pytest.raises(earlytom.ModelError, match=r"does not have: model\.language_model\.norm\.weight"):
+        load(write_checkpoint(tmp_path / "own", weights=weights))
     bare = {name: value for name, value in make_weights().items() if "vision_tower" not in name}
     with pytest.raises(earlytom.ModelError, match=r"weights of the vision tower: .*patch_embedding"):
         load(write_checkpoint(tmp_path / "bare", weights=bare))

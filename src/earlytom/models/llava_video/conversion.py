@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from earlytom.errors import ModelError
 from earlytom.models.llava_video.layout import VideoLayout
@@ -18,7 +18,7 @@ from earlytom.models.llava_video.processor import CHAT_TEMPLATE, LlavaVideoProce
 from earlytom.models.llava_video.published import (
     check_settings,
     is_published_layout,
-    own_name,
+    is_surplus,
     published_name,
     text_settings,
     vision_settings,
@@ -34,7 +34,7 @@ _SHOWN = 6
 
 def load_published(
     path: str | Path, settings: Mapping[str, Any], *, dtype: torch.dtype | None, attention: str | None
-) -> tuple[nn.Module, LlavaVideoProcessor]:
+) -> tuple[LlavaVideoForConditionalGeneration, LlavaVideoProcessor]:
     """Load a model and its processor from a checkpoint in LLaVA's own layout.
 
     Args:
@@ -53,7 +53,7 @@ def load_published(
     tokenizer = _load_tokenizer(path)
     config = _make_config(settings, weights, add_video_token(tokenizer))
     state = _rename(weights, config)
-    model = cast(Any, LlavaVideoForConditionalGeneration).from_pretrained(
+    model = LlavaVideoForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype or _stored_dtype(state), attn_implementation=attention
     )
     model.generation_config = _generation_config(path, settings, tokenizer)
@@ -62,6 +62,7 @@ def load_published(
 
 def _read_weights(path: str | Path) -> dict[str, Tensor]:
     """All weights by their published names: one file, or several with an index."""
+    # from_pretrained would find them itself, but wants a configuration, and the vision tower's is told by their shapes.
     for name in _SINGLE_FILES:
         index = _find(path, f"{name}.index.json")
         if index is not None:
@@ -86,7 +87,7 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return cast("dict[str, Tensor]", torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise ModelError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -112,42 +113,45 @@ def _load_tokenizer(path: str | Path) -> Any:
 def _make_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor], video_token: int) -> LlavaVideoConfig:
     text = text_settings(settings)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    make = cast(Any, LlavaVideoConfig)
-    return cast(
-        LlavaVideoConfig,
-        make(
-            text_config={"model_type": "qwen2", **text},
-            vision_config={"model_type": "siglip_vision_model", **vision_settings(settings, shapes)},
-            tie_word_embeddings=text.get("tie_word_embeddings", False),
-            video_token_index=video_token,
-            image_token_index=-200,  # that of the original, which no prompt holds
-            spatial_pool_mode=settings.get("mm_spatial_pool_mode", "bilinear"),
-            spatial_pool_stride=settings.get("mm_spatial_pool_stride", 2),
-            newline_position=settings.get("mm_newline_position", "one_token"),
-        ),
+    return LlavaVideoConfig(
+        text_config={"model_type": "qwen2", **text},
+        vision_config={"model_type": "siglip_vision_model", **vision_settings(settings, shapes)},
+        tie_word_embeddings=text.get("tie_word_embeddings", False),
+        video_token_index=video_token,
+        image_token_index=-200,  # that of the original, which no prompt holds
+        spatial_pool_mode=settings.get("mm_spatial_pool_mode", "bilinear"),
+        spatial_pool_stride=settings.get("mm_spatial_pool_stride", 2),
+        newline_position=settings.get("mm_newline_position", "one_token"),
     )
 
 
 def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig) -> dict[str, Tensor]:
     """The weights by the names of the model. Raises `ModelError` unless they are exactly those that it has."""
-    layers, state, unknown = cast(Any, config).vision_config.num_hidden_layers, {}, []
-    for name, tensor in weights.items():
-        try:
-            own = own_name(name, layers)
-        except KeyError:
-            unknown.append(name)
-            continue
-        if own is not None:
-            state[own] = tensor
+    # Not by transformers' key_mapping: it only warns of missing and unknown weights, also takes those that already have
+    # the model's names, and lets save_pretrained write the published names, which from_pretrained does not know.
     with torch.device("meta"):
-        wanted = cast(nn.Module, LlavaVideoForConditionalGeneration(config)).state_dict()
-    unknown += [published_name(name) for name in state if name not in wanted]
+        wanted = LlavaVideoForConditionalGeneration(config).state_dict()
+    names = {published_name(own): own for own in wanted}
+    _check_names(weights, names, config)
+    state = {own: weights[name] for name, own in names.items() if name in weights}
+    _check_shapes(state, wanted)
+    return state
+
+
+def _check_names(stored: Collection[str], wanted: Collection[str], config: LlavaVideoConfig) -> None:
+    """Raise `ModelError` unless all wanted weights are there, by their published names, and none that are unknown."""
+    layers = config.vision_config.num_hidden_layers
+    unknown = [name for name in stored if name not in wanted and not is_surplus(name, layers)]
     if unknown:
         raise ModelError(f"the checkpoint holds weights that LLaVA-Video does not have: {_list(unknown)}")
-    tied = {"lm_head.weight"} if cast(Any, config).tie_word_embeddings else set()
-    missing = [published_name(name) for name in wanted if name not in state and name not in tied]
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    missing = [name for name in wanted if name not in stored and name not in tied]
     if missing:
         raise ModelError(f"the checkpoint lacks weights: {_list(missing)}")
+
+
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise `ModelError` naming the weights, by their published names, that are of another shape than the model's."""
     wrong = [
         f"{published_name(name)} is {tuple(tensor.shape)}, config.json says {tuple(wanted[name].shape)}"
         for name, tensor in state.items()
@@ -155,7 +159,6 @@ def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig) -> dict[str
     ]
     if wrong:
         raise ModelError(f"weights and config.json differ: {_list(wrong)}")
-    return state
 
 
 def _list(names: Iterable[str]) -> str:
@@ -184,8 +187,7 @@ def _generation_config(path: str | Path, settings: Mapping[str, Any], tokenizer:
 def _make_processor(settings: Mapping[str, Any], config: LlavaVideoConfig, tokenizer: Any) -> LlavaVideoProcessor:
     from transformers import LlavaOnevisionVideoProcessor
 
-    values = cast(Any, config)
-    size = values.vision_config.image_size
+    size = config.vision_config.image_size
     video_processor = LlavaOnevisionVideoProcessor(
         size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, num_frames=_FRAMES
     )
@@ -193,10 +195,10 @@ def _make_processor(settings: Mapping[str, Any], config: LlavaVideoConfig, token
         tokenizer=tokenizer,
         video_processor=video_processor,
         chat_template=CHAT_TEMPLATE,
-        patches_per_side=size // values.vision_config.patch_size,
-        spatial_pool_mode=values.spatial_pool_mode,
-        spatial_pool_stride=values.spatial_pool_stride,
-        newline_position=values.newline_position,
+        patches_per_side=size // config.vision_config.patch_size,
+        spatial_pool_mode=config.spatial_pool_mode,
+        spatial_pool_stride=config.spatial_pool_stride,
+        newline_position=config.newline_position,
         add_time_instruction=bool(settings.get("add_time_instruction", True)),
     )
 
@@ -255,12 +257,12 @@ def convert(
         changes = {"mm_spatial_pool_mode": pool_mode, "mm_newline_position": newline_position}
         settings |= {key: value for key, value in changes.items() if value is not None}
         model, processor = load_published(source, settings, dtype=None, attention=None)
-        cast(Any, model).save_pretrained(destination)
-        cast(Any, processor).save_pretrained(destination)
+        model.save_pretrained(destination)
+        processor.save_pretrained(destination)
     except (OSError, ValueError, ImportError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot convert {str(source)!r}: {first}") from error
-    config, frames = cast(Any, model).config, cast(Any, processor).video_processor.num_frames
+    config, frames = model.config, processor.video_processor.num_frames
     layout = VideoLayout.of(config)
     return Converted(
         destination=destination,

@@ -13,20 +13,26 @@ from typing import Any
 
 from earlytom.errors import ModelError
 
-__all__ = ["check_settings", "is_published_layout", "own_name", "published_name", "text_settings", "vision_settings"]
+__all__ = [
+    "check_settings",
+    "is_published_layout",
+    "is_surplus",
+    "published_name",
+    "text_settings",
+    "vision_settings",
+]
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
+# How names begin, in the model and as published.
 _PREFIXES = {
-    "model.embed_tokens.": "model.language_model.embed_tokens.",
-    "model.layers.": "model.language_model.layers.",
-    "model.norm.": "model.language_model.norm.",
+    "model.language_model.embed_tokens.": "model.embed_tokens.",
+    "model.language_model.layers.": "model.layers.",
+    "model.language_model.norm.": "model.norm.",
     "lm_head.": "lm_head.",
     "model.image_newline": "model.image_newline",
-    "model.mm_projector.0.": "model.multi_modal_projector.linear_1.",
-    "model.mm_projector.2.": "model.multi_modal_projector.linear_2.",
-    f"{_TOWER}embeddings.": "model.vision_tower.embeddings.",
-    f"{_TOWER}encoder.": "model.vision_tower.encoder.",
-    f"{_TOWER}post_layernorm.": "model.vision_tower.post_layernorm.",
+    "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
+    "model.multi_modal_projector.linear_2.": "model.mm_projector.2.",
+    "model.vision_tower.": _TOWER,
 }
 # What older libraries saved besides: tables that are computed from the settings.
 _TABLES = (".rotary_emb.inv_freq", ".embeddings.position_ids")
@@ -131,31 +137,23 @@ def vision_settings(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
     }
 
 
-def own_name(name: str, layers: int) -> str | None:
-    """What a published weight is called in the model; ``None`` where it is not needed.
+def published_name(name: str) -> str:
+    """What a weight of the model is called in the published layout."""
+    for own, published in _PREFIXES.items():
+        if name.startswith(own):
+            return published + name.removeprefix(own)
+    return name
+
+
+def is_surplus(name: str, layers: int) -> bool:
+    """Whether a published weight is known, and not needed.
 
     Args:
         name: the published name.
         layers: layers of the vision tower that are kept.
-
-    Raises:
-        KeyError: no weight of the layout is called so.
     """
     layer = _layer(name)
-    if name.endswith(_TABLES) or name.startswith(f"{_TOWER}head.") or (layer is not None and layer >= layers):
-        return None
-    for published, own in _PREFIXES.items():
-        if name.startswith(published):
-            return own + name.removeprefix(published)
-    raise KeyError(name)
-
-
-def published_name(name: str) -> str:
-    """What a weight of the model is called in the published layout."""
-    for published, own in _PREFIXES.items():
-        if name.startswith(own):
-            return published + name.removeprefix(own)
-    return name
+    return name.endswith(_TABLES) or name.startswith(f"{_TOWER}head.") or (layer is not None and layer >= layers)
 
 
 def _layer(name: str) -> int | None:
