@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from earlytom import MethodError, Reduction
+from reference.maps import DTYPES, bits, on_a_device, sparse_rows
 from reference.strategies import quick
-
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-@st.composite
-def sparse_rows(draw: st.DrawFn, inputs: int) -> list[list[tuple[int, float]]]:
-    """Any output rows over ``inputs`` rows: copies, repeats, weights that do not sum to 1, negative ones."""
-    weight = st.sampled_from([1.0, 0.5, -0.25, 0.0, 1.5]) | st.floats(-2, 2, width=32)
-    entry = st.tuples(st.integers(0, inputs - 1), weight)
-    copy = st.integers(0, inputs - 1).map(lambda source: [(source, 1.0)])
-    return draw(st.lists(copy | st.lists(entry, min_size=1, max_size=4), min_size=1, max_size=6))
 
 
 def matrix(rows: list[list[tuple[int, float]]], inputs: int) -> Tensor:
@@ -36,11 +26,7 @@ def matrix(rows: list[list[tuple[int, float]]], inputs: int) -> Tensor:
 def general(reduction: Reduction, rows: Tensor) -> Tensor:
     """What `apply` gives on its general path: one column at a time, as rows without further dimensions."""
     columns = rows.flatten(1).unbind(1)
-    return torch.stack([reduction.apply(column) for column in columns], dim=1).view(-1, *rows.shape[1:])
-
-
-def bits(values: Tensor) -> Tensor:
-    return values.view(torch.int32 if values.element_size() == 4 else torch.int16)
+    return torch.stack([on_a_device(reduction).apply(column) for column in columns], dim=1).view(-1, *rows.shape[1:])
 
 
 def with_extremes(dtype: torch.dtype) -> Tensor:

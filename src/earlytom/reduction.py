@@ -16,7 +16,7 @@ from torch import Tensor
 
 from earlytom.errors import MethodError
 
-__all__ = ["Reduction"]
+__all__ = ["PlacedReduction", "Reduction"]
 
 # Weighted rows held at once, in float32 values (256 MiB), and the fewest columns that are worth a pass.
 _CHUNK_VALUES, _LEAST_COLUMNS = 1 << 26, 64
@@ -112,8 +112,10 @@ class Reduction:
 
     def _canonical(self) -> tuple[Tensor, ...]:
         """Everything that it does, written in one way."""
-        weight = torch.ones_like(self.source, dtype=torch.float32) if self.weight is None else self.weight
-        return self.offsets, self.source, weight, self.survivors()
+        return self.offsets, self.source, self._weights(), self.survivors()
+
+    def _weights(self) -> Tensor:
+        return torch.ones_like(self.source, dtype=torch.float32) if self.weight is None else self.weight
 
     @staticmethod
     def _check_length(name: str, part: Tensor, wanted: str, fits: bool) -> None:
@@ -191,6 +193,34 @@ class Reduction:
             anchor=anchor,
         )
 
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Reduction]) -> Reduction:
+        """One map for rows that lie behind one another, each part's by that part; outputs likewise.
+
+        Args:
+            parts: at least one. Where some are on a device all go there.
+
+        Raises:
+            MethodError: there is none.
+        """
+        if not parts:
+            raise MethodError("no reductions can be put side by side where there is none")
+        if len(parts) == 1:
+            return parts[0]
+        device = next((part.offsets.device for part in parts if part.offsets.device.type != "cpu"), torch.device("cpu"))
+        sources = itertools.accumulate((part.inputs for part in parts), initial=0)
+        entries = itertools.accumulate((part.source.shape[0] for part in parts), initial=0)
+        shifts = list(zip(parts, sources, entries, strict=False))
+        selects = all(part.weight is None for part in parts)
+        ends = [(part.offsets[1:] + entry).to(device) for part, _, entry in shifts]
+        return cls(
+            offsets=torch.cat([torch.zeros(1, dtype=torch.int64, device=device), *ends]),
+            source=torch.cat([(part.source + first).to(device) for part, first, _ in shifts]),
+            weight=None if selects else torch.cat([part._weights().to(device) for part in parts]),
+            inputs=sum(part.inputs for part in parts),
+            anchor=torch.cat([(part.survivors() + first).to(device) for part, first, _ in shifts]),
+        )
+
     @property
     def outputs(self) -> int:
         """Number of output rows."""
@@ -202,34 +232,31 @@ class Reduction:
         Sums run in float32 and are rounded once to the dtype of ``rows``; rows with one source of weight 1 are exact
         copies. Repeated runs give the same bits.
         """
-        if rows.shape[0] != self.inputs:
-            raise MethodError(f"rows has {rows.shape[0]} rows, but the reduction was made for {self.inputs}")
-        source = self.source.to(rows.device, non_blocking=True)
-        if self.weight is None:
-            return rows.index_select(0, source)
-        if self.offsets.device.type == "cpu" and rows.dim() > 1:
-            return self._apply_by_rows(rows, source)
-        weight = self.weight.to(rows.device, non_blocking=True)
-        return _weighted_sums(rows, source, weight, self.offsets.to(rows.device, non_blocking=True))
+        return self.at(rows.device).apply(rows)
 
-    def _apply_by_rows(self, rows: Tensor, source: Tensor) -> Tensor:
-        """Copy the rows with one source and sum only the others: the layout is on the host, so this costs no sync."""
-        lengths = self.offsets.diff()
-        weight = torch.ones(0, dtype=torch.float32) if self.weight is None else self.weight
-        single = (lengths == 1) & (weight[self.offsets[:-1]] == 1)
-        output = rows.index_select(0, source.index_select(0, self.offsets[:-1].to(rows.device, non_blocking=True)))
-        summed_rows = torch.nonzero(~single).flatten()
-        if summed_rows.numel():
-            entries = torch.repeat_interleave(~single, lengths)
-            offsets = torch.cat([lengths.new_zeros(1), lengths[summed_rows].cumsum(0)])
-            summed = _weighted_sums(
-                rows,
-                self.source[entries].to(rows.device, non_blocking=True),
-                weight[entries].to(rows.device, non_blocking=True),
-                offsets.to(rows.device, non_blocking=True),
-            )
-            output.index_copy_(0, summed_rows.to(rows.device, non_blocking=True), summed)
-        return output
+    def at(self, device: torch.device) -> PlacedReduction:
+        """The map ready to be applied on a device, for those who apply it to several tensors: one upload at most."""
+        if self.weight is None:
+            (source,) = _uploaded([self.source], device)
+            return PlacedReduction(self.inputs, source, None, ())
+        if self.offsets.device.type == "cpu":
+            return self._by_rows(self.weight, device)
+        sums = _uploaded([self.source, self.offsets, self.weight], device)
+        return PlacedReduction(self.inputs, None, None, tuple(sums))
+
+    def _by_rows(self, weight: Tensor, device: torch.device) -> PlacedReduction:
+        """Copy the rows with one source and sum only the others: the layout is on the host, so this costs no wait."""
+        lengths, first = self.offsets.diff(), self.offsets[:-1]
+        single = (lengths == 1) & (weight[first] == 1)
+        copied, summed = self.source[first], torch.nonzero(~single).flatten()
+        if not summed.numel():
+            (copied,) = _uploaded([copied], device)
+            return PlacedReduction(self.inputs, copied, None, ())
+        entries = torch.repeat_interleave(~single, lengths)
+        offsets = torch.cat([lengths.new_zeros(1), lengths[summed].cumsum(0)])
+        parts = [copied, summed, self.source[entries], offsets, weight[entries]]
+        copied, summed, *sums = _uploaded(parts, device)
+        return PlacedReduction(self.inputs, copied, summed, tuple(sums))
 
     def destination(self) -> Tensor:
         """[inputs] int64: the output row that each input row goes into; ``y[destination]`` undoes a merge ("unmerge").
@@ -283,6 +310,46 @@ class Reduction:
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedReduction:
+    """A `Reduction` on one device; see `Reduction.at`.
+
+    Attributes:
+        inputs: number of input rows.
+        copied: [K] int64, the row that each output copies; ``None`` where all are sums.
+        summed: [S] int64, the outputs that are sums instead; ``None`` where all are, or none.
+        sums: sources, offsets and weights of the sums.
+    """
+
+    inputs: int
+    copied: Tensor | None
+    summed: Tensor | None
+    sums: tuple[Tensor, ...]
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """See `Reduction.apply`. Raises `MethodError` for another number of rows."""
+        if rows.shape[0] != self.inputs:
+            raise MethodError(f"rows has {rows.shape[0]} rows, but the reduction was made for {self.inputs}")
+        if self.copied is None:
+            return _weighted_sums(rows, *self.sums)
+        output = rows.index_select(0, self.copied)
+        if self.summed is not None:
+            output.index_copy_(0, self.summed, _weighted_sums(rows, *self.sums))
+        return output
+
+
+def _uploaded(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Vectors of int64, the last perhaps float32, brought to a device in one transfer."""
+    if len(parts) == 1 or parts[0].device == device:
+        return [part.to(device, non_blocking=True) for part in parts]
+    packed = torch.cat([part if part.dtype == torch.int64 else part.double().view(torch.int64) for part in parts])
+    there = packed.to(device, non_blocking=True).split([part.shape[0] for part in parts])
+    return [
+        part if like.dtype == torch.int64 else part.view(torch.float64).float()
+        for part, like in zip(there, parts, strict=True)
+    ]
+
+
 def _in_short(values: Tensor) -> str:
     """A few values of a vector, its extremes among them."""
     shown: list[float] = values.flatten()[:6].tolist()
@@ -290,7 +357,7 @@ def _in_short(values: Tensor) -> str:
     return f"[{', '.join(map(str, shown))}{dots}] (from {values.min().item()} to {values.max().item()})"
 
 
-def _weighted_sums(rows: Tensor, source: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+def _weighted_sums(rows: Tensor, source: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """Sum ``weight * rows[source]`` over each CSR row; sequential inside a row, so the result is deterministic.
 
     Where tokens join several outputs the gathered rows are many times the input: a part of the columns at a time.
