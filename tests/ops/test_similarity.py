@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
-from earlytom.ops import frame_similarity, similarity, unit_rows
+from earlytom.ops import frame_similarity, packed_frame_similarity, similarity, unit_rows
 from reference.similarity import frame_similarity_naively
 from reference.strategies import quick, scene_clips
 
@@ -17,6 +18,13 @@ def test_equals_the_naive_mean_of_cosines(features) -> None:
     torch.testing.assert_close(
         frame_similarity(features).double(), frame_similarity_naively(features), atol=1e-6, rtol=0
     )
+
+
+@quick
+@given(st.lists(scene_clips(most=8), min_size=1, max_size=4))
+def test_tables_of_several_clips_are_those_of_each_bit_for_bit(clips) -> None:
+    packed = packed_frame_similarity(clips)
+    assert torch.equal(packed, torch.cat([frame_similarity(features).flatten() for features in clips]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -95,3 +103,11 @@ def test_unit_rows_have_length_one_and_zero_rows_stay_zero() -> None:
     lengths = torch.ones(3, 4)
     lengths[1, 2] = 0
     torch.testing.assert_close(scaled.norm(dim=-1), lengths)
+
+
+def test_a_table_is_differentiable_and_may_be_empty() -> None:
+    features = torch.randn(3, 4, 5, requires_grad=True)
+    frame_similarity(features).sum().backward()
+    assert features.grad is not None
+    assert frame_similarity(torch.zeros(0, 4, 5)).shape == (0, 0)
+    assert not packed_frame_similarity([features, features]).requires_grad

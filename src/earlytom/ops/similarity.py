@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from earlytom.ops.products import exact_product
 
-__all__ = ["frame_similarity", "paired_cosines", "unit_rows"]
+__all__ = ["frame_similarity", "packed_frame_similarity", "paired_cosines", "unit_rows"]
 
 # Tokens are normalised in float32; this many values at a time (128 MiB) bounds the memory for long clips.
 _CHUNK_VALUES = 1 << 25
@@ -30,13 +32,35 @@ def frame_similarity(features: Tensor) -> Tensor:
     Returns:
         [N, N] float32, symmetric, on the device of ``features``. 0 where a frame holds a value that is not finite.
     """
+    return torch.nan_to_num(_summed_cosines(features) / features.shape[1], nan=0.0)
+
+
+@torch.no_grad()
+def packed_frame_similarity(clips: Sequence[Tensor]) -> Tensor:
+    """`frame_similarity` of the frames of each of some clips, which all have L tokens; records no gradients.
+
+    Args:
+        clips: [N, L, D] each, N may differ; at least one.
+
+    Returns:
+        The [N, N] tables, each flattened, behind one another; float32.
+    """
+    tokens, sizes = clips[0].shape[1], [features.shape[0] ** 2 for features in clips]
+    packed = torch.zeros(sum(sizes), dtype=torch.float32, device=clips[0].device)
+    for features, table in zip(clips, packed.split(sizes), strict=True):
+        _summed_cosines(features, table.view(features.shape[0], features.shape[0]))
+    return torch.nan_to_num(packed / tokens, nan=0.0)
+
+
+def _summed_cosines(features: Tensor, table: Tensor | None = None) -> Tensor:
+    """[N, N] sums over tokens of the cosines of every pair of frames, some tokens at a time; into ``table``."""
     frames, tokens, width = features.shape
+    sums = torch.zeros(frames, frames, dtype=torch.float32, device=features.device) if table is None else table
     step = max(1, _CHUNK_VALUES // max(1, frames * width))
-    gram = torch.zeros(frames, frames, dtype=torch.float32, device=features.device)
     for start in range(0, tokens, step):
         rows = unit_rows(features[:, start : start + step]).flatten(1)
-        gram += exact_product(rows, rows.T)
-    return torch.nan_to_num(gram / tokens, nan=0.0)
+        sums += exact_product(rows, rows.T)
+    return sums
 
 
 def paired_cosines(first: Tensor, second: Tensor) -> Tensor:
