@@ -52,6 +52,20 @@ def tiny_model(attention: str = "sdpa", dtype: torch.dtype = torch.float32, **ov
     return model.to(dtype).eval()
 
 
+def model_with_head() -> torch.nn.Module:
+    """A tower with the head of the original SigLIP, as a user would set it."""
+    from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
+
+    model = tiny_model()
+    torch.manual_seed(1)
+    head = SiglipMultiheadAttentionPoolingHead(model.config.vision_config).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.model.vision_tower.head = head
+    return model
+
+
 def cache_name() -> str:
     """What this release of transformers calls the cache among the arguments of a model."""
     from transformers import LlavaOnevisionForConditionalGeneration

@@ -15,7 +15,7 @@ from earlytom.types import FrameGrid
 
 def video() -> VideoTrace:
     merged = Reduction.from_rows([[(0, 1.0)], [(1, 0.5), (2, 0.5)]], 3)
-    record = MergeRecord(layer=6, frames_before=3, frames_after=2, details={"segments": [(0, 2)]})
+    record = MergeRecord(layer=6, grids_before=3, grids_after=2, details={"segments": [(0, 2)]})
     grid = FrameGrid(frames=3, rows=2, columns=2)
     return VideoTrace(grid=grid, budget=3, stepped_aside=None, origin=merged, merges=[record])
 

@@ -1,4 +1,4 @@
-"""The values between methods, adapters and the runtime: made of what belongs together, comparable without an error."""
+"""The values between methods, models and the runtime: made of what belongs together, comparable without an error."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ def visual(**changes: object) -> VisualTokens:
             lambda: FrameStates(features=torch.zeros(3, 4, 5), attention=torch.zeros(3, 5), origin=ORIGIN),
             r"attention must",
         ),
+        (
+            lambda: FrameStates(
+                features=torch.zeros(3, 4, 5), attention=None, origin=ORIGIN, similarity=torch.zeros(3, 2)
+            ),
+            r"similarity must be \[3, 3\], got \(3, 2\)",
+        ),
         (lambda: visual(features=torch.zeros(3, 5, 5)), r"features must be \[3, 4, any\], got \(3, 5, 5\)"),
         (lambda: visual(attention=torch.zeros(2, 4)), r"attention must be \[3, 4\]"),
         (lambda: visual(keys=torch.zeros(3, 4)), r"keys must be \[3, 4, any\]"),
@@ -81,6 +87,22 @@ def visual(**changes: object) -> VisualTokens:
 def test_what_does_not_belong_together_is_refused(make, message) -> None:
     with pytest.raises(MethodError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("asked", "layer"),
+    [
+        ({}, None),
+        ({"merge_layers": (2, 4), "attention_layer": 6}, None),
+        ({"frame_similarity": True}, 0),
+        ({"frame_similarity": True, "attention_layer": 6}, 6),
+        ({"frame_similarity": True, "merge_layers": (2, 4)}, 4),
+        ({"frame_similarity": True, "merge_layers": (2, 4), "attention_layer": 4}, 4),
+        ({"frame_similarity": True, "merge_layers": (2, 7), "attention_layer": 6}, 7),
+    ],
+)
+def test_grids_are_compared_behind_the_last_layer_at_which_anything_is_asked_for(asked, layer) -> None:
+    assert EncoderPlan(**asked).similarity_layer == layer
 
 
 def test_comparing_values_never_asks_tensors_for_one_truth() -> None:

@@ -28,25 +28,25 @@ class MergeRecord:
 
     Attributes:
         layer: the 0-based encoder layer after which temporal grids merged.
-        frames_before: `grids_before`, under its former name.
-        frames_after: `grids_after`, under its former name.
+        grids_before: temporal grids that came to the layer.
+        grids_after: temporal grids that were left behind it.
         details: what the method says about it (segments, threshold).
     """
 
     layer: int
-    frames_before: int
-    frames_after: int
+    grids_before: int
+    grids_after: int
     details: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def grids_before(self) -> int:
-        """Temporal grids that came to the layer."""
-        return self.frames_before
+    def frames_before(self) -> int:
+        """`grids_before`, under its former name."""
+        return self.grids_before
 
     @property
-    def grids_after(self) -> int:
-        """Temporal grids that were left behind it."""
-        return self.frames_after
+    def frames_after(self) -> int:
+        """`grids_after`, under its former name."""
+        return self.grids_after
 
 
 @dataclass(frozen=True, kw_only=True)

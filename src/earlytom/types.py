@@ -1,4 +1,4 @@
-"""The values that travel between methods, model adapters and the runtime. Nothing here knows a model or a method."""
+"""The values that travel between methods, sessions and model families. Nothing here knows a model or a method."""
 
 from __future__ import annotations
 
@@ -145,6 +145,8 @@ class EncoderPlan:
     Attributes:
         merge_layers: 0-based encoder layers after which ``merge_frames`` is called, ascending.
         attention_layer: the layer whose received attention is wanted, or ``None``.
+        merge_similarity: whether ``FrameStates.similarity`` is wanted at the merge layers: computed for all clips of a
+            batch together, it costs them one wait for the device.
         frame_similarity: whether ``VisualTokens.frame_similarity`` is wanted (taken after the last merge layer).
         keys: whether ``VisualTokens.keys`` is wanted, those of ``attention_layer``.
         token_layers: layers inside which, between attention and MLP, ``merge_tokens`` is called.
@@ -162,6 +164,7 @@ class EncoderPlan:
 
     merge_layers: tuple[int, ...] = ()
     attention_layer: int | None = None
+    merge_similarity: bool = False
     frame_similarity: bool = False
     keys: bool = False
     token_layers: tuple[int, ...] = ()
@@ -169,6 +172,13 @@ class EncoderPlan:
     unmerge: bool = True
     pooling_head: bool = False
     fingerprint: bool = False
+
+    @property
+    def similarity_layer(self) -> int | None:
+        """The layer after which ``frame_similarity`` is taken, the last at which anything is asked for."""
+        if not self.frame_similarity:
+            return None
+        return max((*self.merge_layers, 0 if self.attention_layer is None else self.attention_layer))
 
     def __post_init__(self) -> None:
         _check_layers("merge_layers", self.merge_layers)
@@ -213,6 +223,8 @@ class FrameStates:
         features: [N, L, D] hidden states of the N grids that are left, model dtype.
         attention: [N, L] attention received by each token, float32, or ``None``.
         origin: how the N grids came from the B input grids.
+        similarity: [N, N] similarity of the N grids (`earlytom.ops.frame_similarity`), float32 on the host, where
+            ``EncoderPlan.merge_similarity`` asks for it; ``None`` otherwise.
 
     Raises:
         MethodError: the shapes do not belong together.
@@ -221,10 +233,12 @@ class FrameStates:
     features: Tensor
     attention: Tensor | None
     origin: Reduction
+    similarity: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_shape("features", self.features, self.origin.outputs, None, None)
         _check_shape("attention", self.attention, *self.features.shape[:2])
+        _check_shape("similarity", self.similarity, *[self.origin.outputs] * 2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

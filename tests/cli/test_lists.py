@@ -71,7 +71,7 @@ def test_a_number_of_tokens_is_listed_where_a_method_takes_one() -> None:
     assert "visual_tokens" not in invoke("methods", "fastv").stdout
 
 
-def test_models_says_what_the_adapters_say() -> None:
+def test_models_says_what_the_families_say() -> None:
     document = json.loads(invoke("models", "--json").stdout)
     assert [family["model_type"] for family in document["families"]] == list(FAMILIES)
     for family in document["families"]:

@@ -1,4 +1,4 @@
-"""What every model family must do: one suite over all adapters, on tiny models built from configurations."""
+"""What every model family must do: one suite over all of them, on tiny models built from configurations."""
 
 from __future__ import annotations
 

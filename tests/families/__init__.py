@@ -1,6 +1,6 @@
 """A tiny model of every family, and inputs as its processor makes them, for tests that run over all families.
 
-One module a family, named like its adapter, with ``CASE``.
+One module a family, named like it, with ``CASE``.
 """
 
 from __future__ import annotations

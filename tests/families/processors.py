@@ -54,7 +54,7 @@ def tokenizer(special: Mapping[str, int], more: Mapping[str, int] | None = None)
 
     text = "what moves here is there anything else answer seconds < > ."
     words = ["[PAD]", "[UNK]", *text.split(" ")]
-    # Digits stand where InternVL's adapter looks for the numbers of frames.
+    # Digits stand where `earlytom.layouts.pictures` looks for the numbers of frames.
     digits = {str(number): internvl.ZERO + number for number in range(10)}
     vocabulary = {word: number for number, word in enumerate(words)} | digits | dict(more or {}) | dict(special)
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))

@@ -232,9 +232,10 @@ def test_stages_given_by_hand_are_checked(stages, message) -> None:
 
 def test_the_plan_merges_as_one_part_and_looks_as_the_other() -> None:
     plan = compose(EarlyTom(merge_layers=(4, 8)), VisionZip()).encoder_plan(EncoderShape(depth=26))
-    assert plan == EncoderPlan(merge_layers=(4, 8), attention_layer=25, keys=True)
+    assert plan == EncoderPlan(merge_layers=(4, 8), merge_similarity=True, attention_layer=25, keys=True)
     selection_alone = Composition(tokens=EarlyTom()).encoder_plan(EncoderShape(depth=26))
-    assert selection_alone == replace(EarlyTom().encoder_plan(EncoderShape(depth=26)), merge_layers=())
+    without_merging = {"merge_layers": (), "merge_similarity": False}
+    assert selection_alone == replace(EarlyTom().encoder_plan(EncoderShape(depth=26)), **without_merging)
     with pytest.raises(MethodError, match="merge_layers"):
         compose(EarlyTom(merge_layers=(30,)), VisionZip()).encoder_plan(EncoderShape(depth=26))
 
@@ -250,7 +251,10 @@ def test_hooks_go_to_their_stage_and_to_nobody_else() -> None:
 
 
 def test_every_hook_of_a_method_is_forwarded() -> None:
-    own = {"from_options", "read_options", "changed_options", "amount_options", "share", "describe", "check_encoder"}
+    own = {
+        "from_options", "read_options", "changed_options", "amount_options", "share", "describe", "check_encoder",
+        "advice",
+    }  # fmt: skip
     hooks = {name for name, _ in inspect.getmembers(Method, inspect.isfunction) if not name.startswith("_")}
     assert hooks - own <= set(vars(Composition))
 

@@ -358,12 +358,12 @@ def test_dynamic_frames_may_share_what_they_keep(compat, decoupled) -> None:
     tokens = visual_tokens(9, 6, 6)
     similarity = torch.block_diag(torch.ones(4, 4), torch.ones(5, 5))
     tokens = replace(tokens, frame_similarity=similarity if decoupled else None)
-    by_frame, by_clip = (
+    by_grid, by_clip = (
         EarlyTom(retention=0.3, compat=compat, tau_seg=0.8, decoupled_selection=decoupled, dynamic_selection=reading)
         for reading in ("frame", "clip")
     )
     budget = by_clip.budget(tokens.grid)
-    counts = by_frame.select_tokens(tokens, budget).details["tokens_per_frame"]
+    counts = by_grid.select_tokens(tokens, budget).details["tokens_per_frame"]
     decision = by_clip.select_tokens(tokens, budget)
     static = [not flag for flag in decision.details["dynamic"]]
     assert any(static) == decoupled

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import earlytom
-from conftest import batch, clip, tiny_model
+from conftest import batch, clip, model_with_head
 from earlytom import FastVID, MethodError, ModelError
-from earlytom.models import find_adapter
 from earlytom.models.attention import head_attention
 from earlytom.ops import merge_into_anchors
 from earlytom.ops.anchors import AnchorPlan
-from earlytom.types import EncoderPlan, EncoderShape
+from earlytom.types import EncoderPlan, EncoderShape, FrameGrid
 from reference.fastvid import cut_naively, exact_plan_naively, fastvid_naively, official_plan_naively
 from reference.scenes import EXTREMES, extreme_features, retentions, scene_clip, scene_clips
 from reference.similarity import cosine_naively
 from reference.strategies import quick
 from reference.token_clips import visual_tokens
 from reference.windows import apportion_naively
+from visitors import Watching, encode
 
 compats = st.sampled_from(["default", "official"])
 # Small integers can be parallel, which makes ties between different tokens that rounding decides.
@@ -145,45 +145,21 @@ def test_extreme_clips_neither_crash_nor_miss_the_budget(name, compat) -> None:
 # What it asks of the encoder
 
 
-def model_with_head() -> torch.nn.Module:
-    """A tower with the head of the original SigLIP, as a user would set it."""
-    from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
-
-    model = tiny_model()
-    torch.manual_seed(1)
-    head = SiglipMultiheadAttentionPoolingHead(model.config.vision_config).eval()
-    with torch.no_grad():
-        for parameter in head.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.model.vision_tower.head = head
-    return model
-
-
 def test_attention_and_descriptions_are_those_of_the_pooling_head() -> None:
     """Against stock: the head's own output, and attention by hand from its packed weights."""
     model = model_with_head()
     tower = model.model.vision_tower
-    seen = {}
-
-    class Watching:
-        plan = EncoderPlan(pooling_head=True)
-
-        def after_layer(self, layer, hidden, others=()):
-            return hidden, list(others)
-
-        def receive_pooling(self, compute) -> None:
-            seen["attention"], seen["descriptions"] = compute()
-
+    visitor = Watching(EncoderPlan(pooling_head=True))
     with torch.no_grad():
-        hidden = find_adapter(model).encode(model, {"pixel_values_videos": clip(4)[None]}, [], [0], Watching())
+        hidden = encode(model, clip(4), visitor, FrameGrid(frames=4, rows=4, columns=4)).hidden
         normed = tower.post_layernorm(hidden)
         weights, bias = tower.head.attention.in_proj_weight, tower.head.attention.in_proj_bias
         queries, keys, _ = weights.chunk(3)
         query = (tower.head.probe[0] @ queries.T + bias[:32]).view(1, 4, 8)
         key = (normed @ keys.T + bias[32:64]).view(4, 64, 4, 8)
         logits = torch.einsum("qhe,flhe->fhl", query, key) / 8**0.5
-        torch.testing.assert_close(seen["descriptions"], tower.head(normed))
-    torch.testing.assert_close(seen["attention"], logits.softmax(dim=-1).mean(dim=1), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(visitor.descriptions, tower.head(normed))
+    torch.testing.assert_close(visitor.attention, logits.softmax(dim=-1).mean(dim=1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_tower_without_the_head_is_refused_with_the_reason_and_the_model_stays_usable(model) -> None:

@@ -82,11 +82,11 @@ def test_each_clip_has_its_own_places_wherever_it_is_encoded(family) -> None:
 
 @pytest.mark.parametrize("method", ["random:retention=0.3", "earlytom:retention=0.3", "visionzip"])
 def test_only_who_asks_pays_for_the_fingerprint(method, monkeypatch) -> None:
-    import earlytom.runtime.encode as encode
+    from earlytom.stages import batch as sessions
 
     taken: list[int] = []
-    original = encode.fingerprint
-    monkeypatch.setattr(encode, "fingerprint", lambda pixels: taken.append(len(pixels)) or original(pixels))
+    original = sessions.fingerprint
+    monkeypatch.setattr(sessions, "fingerprint", lambda pixels: taken.append(len(pixels)) or original(pixels))
     model = tiny_model()
     with earlytom.compress(model, method):
         model.generate(**batch([[clip(12, 0)]]), max_new_tokens=1)

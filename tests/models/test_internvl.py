@@ -1,4 +1,4 @@
-"""The InternVL adapter: the tower and its pooling against stock, clips told from images, and whole calls."""
+"""The InternVL host: the tower and its pooling against stock, clips told from images, and whole calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import earlytom
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.types import EncoderPlan, FrameGrid, KeptTokens
 from families import PAD, pad_left
 from families.internvl import (
@@ -28,6 +28,7 @@ from families.internvl import (
     picture,
     video,
 )
+from visitors import Watching, encode, frames_of, project
 
 GRID = FrameGrid(frames=6, rows=4, columns=4)
 FULL = earlytom.EarlyTom(retention=1.0, frame_merging=False)
@@ -40,28 +41,6 @@ def model():
     return build()
 
 
-class Watching:
-    """A visitor that changes nothing and remembers what it was shown."""
-
-    def __init__(self, plan: EncoderPlan | None = None) -> None:
-        self.plan, self.layers, self.attention, self.keys = plan or EncoderPlan(), [], None, None
-
-    def receive_attention(self, compute) -> None:
-        self.attention = compute()
-
-    def receive_keys(self, compute) -> None:
-        self.keys = compute()
-
-    def after_layer(self, layer, hidden, others=()):
-        self.layers.append((layer, tuple(hidden.shape)))
-        return hidden, list(others)
-
-
-def encode(model, pixels, visitor):
-    with torch.no_grad():
-        return find_adapter(model).encode(model, {"pixel_values": pixels}, [GRID], [0], visitor)
-
-
 def prompt_of(*parts: list[int], pictures: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """One sample out of pieces of text, with as many pictures."""
     pixels = torch.randn(pictures, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
@@ -69,10 +48,9 @@ def prompt_of(*parts: list[int], pictures: int, seed: int = 0) -> dict[str, torc
 
 
 def clips_of(model, inputs) -> list[int]:
-    """Frames of each clip that the adapter finds; none when it leaves the call to stock."""
-    adapter = find_adapter(model)
-    prompt = adapter.prompt(model, inputs)
-    return [] if prompt is None else [grid.frames for grid in adapter.grids(model, inputs, prompt)]
+    """Frames of each clip that is found; none when the call is left to stock."""
+    call = open_model(model).open(inputs)
+    return [] if call is None else [grid.frames for grid in call.grids]
 
 
 VISION = [{}, {"use_qk_norm": True, "norm_type": "rms_norm"}, {"use_mean_pooling": False}]
@@ -82,7 +60,7 @@ VISION = [{}, {"use_qk_norm": True, "norm_type": "rms_norm"}, {"use_mean_pooling
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_own_loop_is_bit_identical_to_stock(attention, vision) -> None:
     model, visitor, pixels = build(attention, **vision), Watching(), clip(6, 0)
-    tokens = find_adapter(model).project(model, encode(model, pixels, visitor), GRID)
+    tokens = project(model, encode(model, pixels, visitor, GRID), GRID)
     with torch.no_grad():
         stock = model.model.get_image_features(pixels, return_dict=True).pooler_output
     assert torch.equal(tokens, stock)
@@ -94,29 +72,29 @@ def test_own_loop_is_bit_identical_to_stock(attention, vision) -> None:
 def test_other_feature_layers_skip_the_layers_behind_them(layer) -> None:
     model, visitor, pixels = build(use_mean_pooling=False), Watching(), clip(6, 0)
     model.config.vision_feature_layer = layer
-    tokens = find_adapter(model).project(model, encode(model, pixels, visitor), GRID)
+    tokens = project(model, encode(model, pixels, visitor, GRID), GRID)
     with torch.no_grad():
         stock = model.model.get_image_features(pixels, return_dict=True).pooler_output
     assert torch.equal(tokens, stock)
-    assert len(visitor.layers) == find_adapter(model).encoder(model).depth == (8 if layer == 8 else 6)
+    assert len(visitor.layers) == open_model(model).shape.depth == (8 if layer == 8 else 6)
 
 
 @pytest.mark.parametrize("vision", VISION[:2], ids=["plain", "norms"])
 def test_received_attention_is_the_patches_part_of_the_eager_maps(vision) -> None:
     model, visitor, pixels, layer = build("eager", **vision), Watching(EncoderPlan(attention_layer=5)), clip(6, 0), 5
-    plain, asked = encode(model, pixels, Watching()), encode(model, pixels, visitor)
+    plain, asked = encode(model, pixels, Watching(), GRID), encode(model, pixels, visitor, GRID)
     with torch.no_grad():
         maps = model.model.vision_tower(pixels, output_attentions=True).attentions[layer]
     assert maps.shape == (6, 4, 65, 65)
     torch.testing.assert_close(visitor.attention, maps.mean(dim=(1, 2))[:, 1:], atol=1e-6, rtol=1e-5)
     assert (visitor.attention.sum(1) < 1).all()
-    assert torch.equal(plain, asked)
+    assert torch.equal(plain.hidden, asked.hidden)
 
 
 def test_keys_are_those_of_the_layer_behind_its_norm() -> None:
     model = build(use_qk_norm=True, norm_type="rms_norm")
     visitor, pixels = Watching(EncoderPlan(attention_layer=5, keys=True)), clip(6, 0)
-    encode(model, pixels, visitor)
+    encode(model, pixels, visitor, GRID)
     with torch.no_grad():
         hidden = model.model.vision_tower.embeddings(pixels)
         for layer in model.model.vision_tower.encoder.layer[:5]:
@@ -129,7 +107,7 @@ def test_keys_are_those_of_the_layer_behind_its_norm() -> None:
 
 def test_attention_is_pooled_as_pixel_shuffle_groups_the_patches(model) -> None:
     scores = torch.rand(3, 64)
-    pooled = find_adapter(model).pool_attention(model, scores, GRID)
+    pooled = open_model(model).tower(GRID).pool_attention(scores)
     expected = torch.zeros(3, 16)
     for frame in range(3):
         for row in range(8):
@@ -143,10 +121,8 @@ def test_attention_is_pooled_as_pixel_shuffle_groups_the_patches(model) -> None:
 class Averaging(Watching):
     """Makes one frame of each pair behind layer 3."""
 
-    def after_layer(self, layer, hidden, others=()):
-        if layer != 3:
-            return hidden, list(others)
-        return means_of_pairs(hidden), [means_of_pairs(other) for other in others]
+    def after_layer(self, layer, batch):
+        return batch.changed(means_of_pairs, (3,)) if layer == 3 else batch
 
 
 def means_of_pairs(rows):
@@ -155,7 +131,7 @@ def means_of_pairs(rows):
 
 def test_cls_tokens_merge_with_their_frames(model) -> None:
     pixels = clip(6, 0)
-    merged = encode(model, pixels, Averaging())
+    merged = encode(model, pixels, Averaging(), GRID)
     tower = model.model.vision_tower
     with torch.no_grad():
         hidden = tower.embeddings(pixels)
@@ -163,7 +139,8 @@ def test_cls_tokens_merge_with_their_frames(model) -> None:
             hidden = layer(hidden)
             if index == 3:
                 hidden = means_of_pairs(hidden)
-    assert torch.equal(merged, hidden[:, 1:])
+    assert torch.equal(merged.hidden, hidden)
+    assert torch.equal(merged.patches, hidden[:, 1:])
 
 
 @pytest.mark.parametrize("language", ["qwen2", "qwen3"])
@@ -257,15 +234,13 @@ def test_reducing_inside_the_language_model(language) -> None:
 
 def assembled(model, inputs, places: list[list[int]]) -> list[list[int]]:
     """The ids that are left of each sample when these places of each clip are kept."""
-    adapter = find_adapter(model)
-    prompt = adapter.prompt(model, inputs)
-    grids = adapter.grids(model, inputs, prompt)
+    call = open_model(model).open(inputs)
     table = model.get_input_embeddings().weight
     kept = [
         KeptTokens(features=table[CONTEXT].detach().expand(len(clip), -1), places=torch.tensor(clip, dtype=torch.int64))
         for clip in places
     ]
-    prepared = adapter.assemble(model, inputs, prompt, grids, kept)
+    prepared = call.assemble(kept)
     rows = []
     for embeds, mask in zip(prepared.arguments["inputs_embeds"], prepared.arguments["attention_mask"], strict=True):
         found = (embeds[mask.bool()][:, None] == table[None]).all(dim=-1)
@@ -312,13 +287,12 @@ def build_with_grown_words():
 
 def test_tokens_out_of_order_go_to_their_frames(model) -> None:
     """Features are told apart here by their first value, the place."""
-    adapter, inputs = find_adapter(model), prompt_of([7], video(3), [8], pictures=3)
-    prompt = adapter.prompt(model, inputs)
+    call = open_model(model).open(prompt_of([7], video(3), [8], pictures=3))
     places = torch.tensor([40, 3, 20, 1, 45])
     features = torch.zeros(5, 48)
     features[:, 0] = places.float()
     kept = KeptTokens(features=features, places=places)
-    prepared = adapter.assemble(model, inputs, prompt, adapter.grids(model, inputs, prompt), [kept])
+    prepared = call.assemble([kept])
     visual = list(prepared.visual_positions[0])
     assert prepared.arguments["inputs_embeds"][0, visual, 0].tolist() == [3, 1, 20, 40, 45]
 
@@ -470,9 +444,9 @@ def test_unsupported_models_are_refused(change, message) -> None:
 def test_token_merging_in_the_tower_is_refused(model) -> None:
     plan = EncoderPlan(token_layers=(1,))
     with pytest.raises(earlytom.MethodError, match="tokens cannot merge"):
-        find_adapter(model).encoder(model).check(plan)
+        open_model(model).shape.check(plan)
     with pytest.raises(earlytom.ModelError, match="neighbouring patches"):
-        find_adapter(model).project_tokens(model, torch.zeros(1, 3, 32))
+        open_model(model).tower(GRID).project_tokens(frames_of(torch.zeros(1, 3, 32)))
 
 
 def test_the_case_for_all_families_is_consistent(model) -> None:
@@ -485,8 +459,6 @@ def test_token_counts_at_true_size() -> None:
     """InternVL3 at 448 pixels: 256 tokens a frame, and three merge layers of 24."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    from earlytom.models.prompt import HostPrompt
-
     config = InternVLConfig(text_config={"model_type": "qwen2", "hidden_size": 896, "num_attention_heads": 14})
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
@@ -495,7 +467,7 @@ def test_token_counts_at_true_size() -> None:
         row += [*([LINE_BREAK] if number > 1 else []), *label(number), 151665, *[151667] * 256, 151666]
     ids = torch.tensor([row])
     pixels = torch.empty(32, 3, 448, 448, device="meta")
-    prompt = HostPrompt(ids=ids, mask=torch.ones_like(ids))
-    (grid,) = find_adapter(model).grids(model, {"pixel_values": pixels}, prompt)
+    host = open_model(model)
+    (grid,) = host.open({"input_ids": ids, "pixel_values": pixels}).grids
     assert (grid.frames, grid.rows, grid.columns, grid.tokens) == (32, 16, 16, 8192)
-    assert find_adapter(model).encoder(model).depth == 24
+    assert host.shape.depth == 24

@@ -1,84 +1,65 @@
-"""The LLaVA-OneVision adapter against stock."""
+"""The LLaVA-OneVision host against stock."""
 
 from __future__ import annotations
+
+import inspect
 
 import pytest
 import torch
 
 import earlytom
 from conftest import clip, tiny_model
-from earlytom.models import FAMILIES, find_adapter, load_adapter
+from earlytom.models import FAMILIES, load_host_class, open_model
 from earlytom.types import EncoderPlan, FrameGrid
+from visitors import Watching, encode, project
 
 GRID = FrameGrid(frames=6, rows=4, columns=4)
-
-
-def encode(model, pixels, visitor):
-    """Encode the clips of [V, T, 3, H, W] pixels."""
-    adapter = find_adapter(model)
-    grids = [FrameGrid(frames=pixels.shape[1], rows=4, columns=4)] * len(pixels)
-    return adapter.encode(model, {"pixel_values_videos": pixels}, grids, range(len(pixels)), visitor)
-
-
-class Watching:
-    """A visitor that changes nothing and remembers what it was shown."""
-
-    def __init__(self, plan: EncoderPlan) -> None:
-        self.plan, self.layers, self.attention = plan, [], None
-
-    def receive_attention(self, compute) -> None:
-        self.attention = compute()
-
-    def after_layer(self, layer, hidden, others=()):
-        self.layers.append(layer)
-        return hidden, list(others)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_own_loop_is_bit_identical_to_stock(attention) -> None:
     model = tiny_model(attention)
-    adapter = find_adapter(model)
-    pixels = clip(6, 0)[None]
-    visitor = Watching(EncoderPlan())
+    pixels = clip(6, 0)
+    visitor = Watching()
     with torch.no_grad():
-        hidden = encode(model, pixels, visitor)
-        tokens = adapter.project(model, hidden, GRID)
-        stock = model.model.get_video_features(pixels).pooler_output
+        tokens = project(model, encode(model, pixels, visitor, GRID), GRID)
+        stock = model.model.get_video_features(pixels[None]).pooler_output
     assert torch.equal(tokens.flatten(0, 1), stock.view(-1, stock.shape[-1])[: 6 * 16])
-    assert visitor.layers == list(range(8))
+    assert visitor.layers == [(layer, (6, 64, 32)) for layer in range(8)]
 
 
 class Unmerging(Watching):
     """Is shown the middle of every layer, and merges nothing."""
 
-    token_sizes = None
+    def __init__(self, plan: EncoderPlan) -> None:
+        super().__init__(plan)
+        self.middles: list[tuple[object, ...]] = []
 
-    def merge_tokens(self, layer, hidden, keys, others):
-        self.layers.append((layer, tuple(hidden.shape), tuple(keys.shape), keys.dtype))
-        return hidden, list(others)
+    def merge_tokens(self, layer, batch, keys):
+        self.middles.append((layer, tuple(batch.hidden.shape), tuple(keys.shape), keys.dtype))
+        return super().merge_tokens(layer, batch, keys)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_layers_run_in_their_parts_are_bit_identical_to_stock(attention) -> None:
     model = tiny_model(attention)
-    pixels = clip(6, 0)[None]
+    pixels = clip(6, 0)
     visitor = Unmerging(EncoderPlan(token_layers=tuple(range(8)), proportional_attention=True, attention_layer=5))
     plain = Watching(EncoderPlan(attention_layer=5))
     with torch.no_grad():
-        hidden = encode(model, pixels, visitor)
-        assert torch.equal(hidden, encode(model, pixels, plain))
+        hidden = encode(model, pixels, visitor, GRID).hidden
+        assert torch.equal(hidden, encode(model, pixels, plain, GRID).hidden)
     assert torch.equal(visitor.attention, plain.attention)
-    middles = [entry for entry in visitor.layers if isinstance(entry, tuple)]
-    assert middles == [(layer, (6, 64, 32), (6, 64, 8), torch.float32) for layer in range(8)]
+    assert visitor.middles == [(layer, (6, 64, 32), (6, 64, 8), torch.float32) for layer in range(8)]
 
 
 def test_received_attention_equals_the_maps_of_eager_attention() -> None:
     model = tiny_model("eager")
-    pixels, layer = clip(6, 0)[None], 5
+    pixels, layer = clip(6, 0), 5
     visitor = Watching(EncoderPlan(attention_layer=layer))
     with torch.no_grad():
-        encode(model, pixels, visitor)
-        maps = model.model.vision_tower(pixels[0], output_attentions=True).attentions[layer]
+        encode(model, pixels, visitor, GRID)
+        maps = model.model.vision_tower(pixels, output_attentions=True).attentions[layer]
     torch.testing.assert_close(visitor.attention, maps.mean(dim=(1, 2)), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(visitor.attention.sum(1), torch.ones(6))
 
@@ -88,7 +69,7 @@ def test_attention_is_resized_as_features_are() -> None:
     model = tiny_model()
     scores = torch.rand(3, 64)
     pooled = model.model.apply_pooling(scores[..., None].expand(-1, -1, 5).contiguous())
-    torch.testing.assert_close(find_adapter(model).pool_attention(model, scores, GRID), pooled[..., 0])
+    torch.testing.assert_close(open_model(model).tower(GRID).pool_attention(scores), pooled[..., 0])
 
 
 def test_hooks_of_others_fire_on_every_block(model) -> None:
@@ -99,7 +80,7 @@ def test_hooks_of_others_fire_on_every_block(model) -> None:
     ]
     try:
         with torch.no_grad():
-            encode(model, clip(6, 0)[None], Watching(EncoderPlan()))
+            encode(model, clip(6, 0), Watching(), GRID)
     finally:
         for handle in handles:
             handle.remove()
@@ -109,14 +90,13 @@ def test_hooks_of_others_fire_on_every_block(model) -> None:
 def test_earlier_feature_layer_skips_the_layers_behind_it() -> None:
     model = tiny_model()
     model.config.vision_feature_layer = -3
-    adapter = find_adapter(model)
-    visitor = Watching(EncoderPlan())
-    pixels = clip(6, 0)[None]
+    visitor = Watching()
+    pixels = clip(6, 0)
     with torch.no_grad():
-        tokens = adapter.project(model, encode(model, pixels, visitor), GRID)
-        stock = model.model.get_video_features(pixels).pooler_output
-    assert visitor.layers == list(range(6))
-    assert adapter.encoder(model).depth == 6
+        tokens = project(model, encode(model, pixels, visitor, GRID), GRID)
+        stock = model.model.get_video_features(pixels[None]).pooler_output
+    assert [layer for layer, _ in visitor.layers] == list(range(6))
+    assert open_model(model).shape.depth == 6
     assert torch.equal(tokens.flatten(0, 1), stock.view(-1, stock.shape[-1])[: 6 * 16])
 
 
@@ -141,9 +121,9 @@ def test_what_is_no_model_is_refused() -> None:
         earlytom.ModelError,
         match=r"supported are: llava_onevision \(LlavaOnevisionForConditionalGeneration\), qwen2_5_vl",
     ):
-        find_adapter(object())
+        open_model(object())
     with pytest.raises(earlytom.ModelError, match="LlavaOnevisionForConditionalGeneration"):
-        find_adapter(tiny_model().model)
+        open_model(tiny_model().model)
 
 
 @pytest.mark.parametrize("layers", [(1, 8), (26,)])
@@ -163,15 +143,17 @@ def test_inner_layer_that_the_language_model_lacks_is_refused(model) -> None:
 def test_every_listed_family_loads(name) -> None:
     import transformers
 
-    from earlytom.models.base import ModelAdapter
+    from earlytom.models.base import Host
     from earlytom.models.llava_video import model as llava_video
 
-    adapter = load_adapter(name)
-    wanted = [method for method in vars(ModelAdapter) if not method.startswith("_")]
-    assert wanted
-    assert all(callable(getattr(adapter, method)) for method in wanted)
-    assert isinstance(adapter.clip_arguments, tuple)
-    assert isinstance(adapter.sequential_positions, bool)
+    host = load_host_class(name)
+    public = {member for member in vars(Host) if not member.startswith("_")}
+    switches = {"sequential_positions", "videos_among_images"}
+    assert public > switches
+    assert all(callable(getattr(host, method)) for method in public - switches)
+    assert all(isinstance(getattr(host, switch), bool) for switch in switches)
+    assert issubclass(host, Host)
+    assert not inspect.isabstract(host)
     for known in FAMILIES[name].classes:
         module = transformers if hasattr(transformers, known) else llava_video
         assert getattr(module, known).config_class.model_type == name
@@ -180,8 +162,6 @@ def test_every_listed_family_loads(name) -> None:
 def test_token_counts_at_true_size() -> None:
     """LLaVA-OneVision at 32 frames: 6272 visual tokens, from shapes on the meta device."""
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
-
-    from earlytom.models.prompt import HostPrompt
 
     with torch.device("meta"):
         config = LlavaOnevisionConfig(
@@ -199,8 +179,16 @@ def test_token_counts_at_true_size() -> None:
         model = LlavaOnevisionForConditionalGeneration(config)
         pixels = torch.empty(1, 32, 3, 384, 384)
     ids = torch.full((1, 6273), config.video_token_id)
-    prompt = HostPrompt(ids=ids, mask=torch.ones_like(ids))
-    (grid,) = find_adapter(model).grids(model, {"pixel_values_videos": pixels}, prompt)
+    host = open_model(model)
+    (grid,) = host.open({"input_ids": ids, "pixel_values_videos": pixels}).grids
     assert grid.tokens == 6272
     assert earlytom.EarlyTom(retention=0.1).budget(grid) == 627
-    assert earlytom.EarlyTom(retention=0.1).encoder_plan(find_adapter(model).encoder(model)).merge_layers == (3, 10, 16)
+    assert earlytom.EarlyTom(retention=0.1).encoder_plan(host.shape).merge_layers == (3, 10, 16)
+
+
+@pytest.mark.parametrize("layers", [9, -10, [-1, 99], []], ids=repr)
+def test_hidden_states_that_there_are_not_are_refused(layers) -> None:
+    model = tiny_model()
+    model.config.vision_feature_layer = layers
+    with pytest.raises(earlytom.ModelError, match=r"hidden states of 8 layers \(-9 to 8\), got"):
+        open_model(model)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import earlytom
-from earlytom.models import find_adapter
-from earlytom.types import EncoderPlan, FrameGrid
+from earlytom.models import open_model
+from earlytom.types import FrameGrid
 from families.qwen2_5_vl import batch, build, clip
 from reference import qwen_vl as slow
+from visitors import Watching, encode, frames_of, project
 
 ROWS, COLUMNS = 3, 5
 GRID = FrameGrid(frames=4, rows=ROWS, columns=COLUMNS)
@@ -35,7 +36,7 @@ def window_order() -> list[tuple[int, int]]:
 
 def test_pooled_attention_is_the_mean_of_each_unit_in_raster_order(model) -> None:
     attention = torch.rand(2, ROWS * COLUMNS * 4, generator=torch.Generator().manual_seed(1))
-    pooled = find_adapter(model).pool_attention(model, attention, GRID)
+    pooled = open_model(model).tower(GRID).pool_attention(attention)
     for frame in range(2):
         for place, (row, column) in enumerate(window_order()):
             expected = sum(attention[frame, 4 * place + patch] for patch in range(4)) / 4
@@ -45,29 +46,28 @@ def test_pooled_attention_is_the_mean_of_each_unit_in_raster_order(model) -> Non
 def test_projected_tokens_stand_in_raster_order(model) -> None:
     hidden = torch.randn(2, ROWS * COLUMNS * 4, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        tokens = find_adapter(model).project(model, hidden, GRID)
+        tokens = project(model, frames_of(hidden), GRID)
         for frame in range(2):
             for place, (row, column) in enumerate(window_order()):
                 expected = model.model.visual.merger(hidden[frame, 4 * place : 4 * place + 4])[0]
                 torch.testing.assert_close(tokens[frame, row * COLUMNS + column], expected, atol=1e-5, rtol=1e-5)
 
 
-class Recording:
+class Recording(Watching):
     """A visitor that keeps the hidden states behind every layer."""
 
-    plan = EncoderPlan()
-
     def __init__(self) -> None:
+        super().__init__()
         self.states: list[torch.Tensor] = []
 
-    def after_layer(self, layer, hidden, others=()):
-        self.states.append(hidden)
-        return hidden, list(others)
+    def after_layer(self, layer, batch):
+        self.states.append(batch.hidden)
+        return super().after_layer(layer, batch)
 
 
 def test_attention_crosses_windows_in_whole_layers_only(model) -> None:
     """Changing one patch changes its own window behind layer 0, and the whole frame, no other, behind layer 1."""
-    adapter, pixels = find_adapter(model), clip(3, 0)
+    pixels = clip(3, 0)
     changed = pixels.clone()
     changed.flatten(1, 2)[1, 0] += 5
     states = []
@@ -75,7 +75,7 @@ def test_attention_crosses_windows_in_whole_layers_only(model) -> None:
         for one in (pixels, changed):
             visitor = Recording()
             grid = FrameGrid(frames=3, rows=ROWS, columns=COLUMNS)
-            adapter.encode(model, {"pixel_values_videos": one.flatten(0, 2)}, [grid], [0], visitor)
+            encode(model, one.flatten(1, 2), visitor, grid)
             states.append(visitor.states)
     for layer, reached in enumerate([4 * WINDOW**2, ROWS * COLUMNS * 4]):
         moved = (states[0][layer] != states[1][layer]).any(-1)
@@ -108,7 +108,7 @@ def test_a_window_layer_cannot_rank_tokens(model, method) -> None:
 
 
 def test_methods_choose_layers_that_see_the_whole_frame(model) -> None:
-    shape = find_adapter(model).encoder(model)
+    shape = open_model(model).shape
     assert shape.global_layers == (1, 3, 5, 7)
     assert earlytom.EarlyTom().encoder_plan(shape).attention_layer in shape.global_layers
 
@@ -117,7 +117,7 @@ def test_an_encoder_of_windows_alone_is_refused() -> None:
     model = build()
     model.config.vision_config.fullatt_block_indexes = [9]
     with pytest.raises(earlytom.ModelError, match="fullatt_block_indexes"):
-        find_adapter(model)
+        open_model(model)
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ import torch
 import earlytom
 from earlytom.methods import make_method
 from earlytom.methods.base import Method
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.reduction import Reduction
 from earlytom.runtime.encode import encode_videos
+from earlytom.runtime.plans import Plans
 from earlytom.trace import Stopwatch
 from earlytom.types import Decision, FrameGrid, KeptTokens
 from families.qwen2_5_vl import END, START, VIDEO
@@ -45,12 +46,11 @@ class Chosen(Method):
 
 
 def assembled(model, inputs, method):
-    adapter = find_adapter(model)
-    prompt = adapter.prompt(model, inputs)
-    grids = adapter.grids(model, inputs, prompt)
+    host, method = open_model(model), make_method(method)
+    call = host.open(inputs)
     with torch.no_grad():
-        kept, _ = encode_videos(adapter, model, inputs, grids, make_method(method), Stopwatch(torch.device("cpu")))
-        return adapter.assemble(model, inputs, prompt, grids, kept), kept
+        kept, _ = encode_videos(call, method, Plans.of(method, host).encoder, Stopwatch(torch.device("cpu")))
+        return call.assemble(kept), kept
 
 
 def framed(inputs):
@@ -100,14 +100,14 @@ def test_frames_without_tokens_leave_with_their_timestamps(model, tokens, counts
     embeds = prepared.arguments["inputs_embeds"][0]
     text = [place for place, token in enumerate(expected) if token != VIDEO]
     assert torch.equal(embeds[text], model.get_input_embeddings()(torch.tensor([expected[n] for n in text])))
-    by_frame = sorted(range(len(tokens)), key=lambda n: tokens[n] // PER_FRAME)
-    assert torch.equal(embeds[list(prepared.visual_positions[0])], kept.features[by_frame, :WIDTH])
+    by_grid = sorted(range(len(tokens)), key=lambda n: tokens[n] // PER_FRAME)
+    assert torch.equal(embeds[list(prepared.visual_positions[0])], kept.features[by_grid, :WIDTH])
     deepstack = prepared.language_arguments["deepstack_visual_embeds"](1)
     for number, features in enumerate(deepstack, 1):
-        assert torch.equal(features, kept.features[by_frame, number * WIDTH : (number + 1) * WIDTH])
+        assert torch.equal(features, kept.features[by_grid, number * WIDTH : (number + 1) * WIDTH])
     # The kept tokens stand at their own row and column: the grid is one of 3 x 5, its time that of the frame's start.
     positions = prepared.arguments["position_ids"][1:, 0, list(prepared.visual_positions[0])]
-    for (time, row, column), number in zip(positions.T.tolist(), by_frame, strict=True):
+    for (time, row, column), number in zip(positions.T.tolist(), by_grid, strict=True):
         frame, token = divmod(tokens[number], PER_FRAME)
         assert time == inputs["input_ids"][0].tolist().index(VIDEO) + frame * (TIMESTAMP + 2 + 5)
         assert (row - time, column - time) == divmod(token, 5)
@@ -143,7 +143,7 @@ def test_comparing_methods_decide_by_the_final_features(model, method) -> None:
 def test_any_deepstack_layers_are_bit_identical_to_stock(deepstack, attention) -> None:
     model = build(attention, deepstack=deepstack)
     inputs = image(batch([[clip(5, 0)], [clip(4, 1), clip(3, 2)]]), 1)
-    assert find_adapter(model).encoder(model).feature_sets == 1 + len(deepstack)
+    assert open_model(model).shape.feature_sets == 1 + len(deepstack)
     with torch.no_grad():
         plain = model(**inputs).logits
         with earlytom.compress(model, "none"):
@@ -170,7 +170,7 @@ def test_the_text_before_a_clip_behind_an_image_stays(model) -> None:
 @pytest.mark.parametrize(("deepstack", "earliest"), [((), 1), ((5,), 1), ((2, 5), 2), ((1, 3, 5), 3)])
 def test_tokens_stay_until_the_last_features_were_added(deepstack, earliest) -> None:
     model, inputs = build(deepstack=deepstack), batch([[clip(12, 0)]])
-    assert find_adapter(model).earliest_reduction(model) == earliest
+    assert open_model(model).language.earliest_reduction == earliest
     if earliest > 1:
         early = f"fastv:layer={earliest - 1},retention=0.9"
         with pytest.raises(earlytom.MethodError, match=f"before layer {earliest} at the earliest"):
@@ -247,17 +247,16 @@ def test_placeholders_that_are_not_one_run_a_frame_are_refused(model, change) ->
 
 
 def test_more_tokens_than_a_frame_has_are_refused(model) -> None:
-    inputs = batch([[clip(2, 0)]])
-    adapter = find_adapter(model)
-    prompt = adapter.prompt(model, inputs)
+    call = open_model(model).open(batch([[clip(2, 0)]]))
+    assert call.grids == [FrameGrid(frames=2, rows=3, columns=5)]
     kept = KeptTokens(features=torch.zeros(16, 3 * WIDTH), places=torch.zeros(16, dtype=torch.int64))
     with pytest.raises(earlytom.CompressionError, match="16 tokens were kept in one frame of 15"):
-        adapter.assemble(model, inputs, prompt, [FrameGrid(frames=2, rows=3, columns=5)], [kept])
+        call.assemble([kept])
 
 
 def test_pooled_attention_is_the_mean_of_each_unit_in_raster_order(model) -> None:
     attention = torch.rand(2, PER_FRAME * 4, generator=torch.Generator().manual_seed(1))
-    pooled = find_adapter(model).pool_attention(model, attention, FrameGrid(frames=2, rows=3, columns=5))
+    pooled = open_model(model).tower(FrameGrid(frames=2, rows=3, columns=5)).pool_attention(attention)
     for frame in range(2):
         for token in range(PER_FRAME):
             expected = sum(attention[frame, 4 * token + patch] for patch in range(4)) / 4

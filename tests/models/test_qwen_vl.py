@@ -1,4 +1,4 @@
-"""What both Qwen-VL adapters must do, against stock and against plain loops."""
+"""What both Qwen-VL families must do, against stock and against plain loops."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import torch
 import earlytom
 from conftest import cache_name
 from earlytom.methods import make_method
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.models.caches import returned_cache
 from earlytom.reduction import Reduction
 from earlytom.runtime.encode import encode_videos
+from earlytom.runtime.plans import Plans
+from earlytom.stages import FrameBatch
 from earlytom.trace import Stopwatch
 from earlytom.types import EncoderPlan, FrameGrid
 from families import family_case
 from families.qwen2_5_vl import IMAGE, VIDEO, clip
 from reference import qwen_vl as slow
+from visitors import Watching, project
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 FULL = "earlytom:retention=1.0,frame_merging=false"
@@ -63,42 +66,27 @@ def grids_of(*clips: torch.Tensor) -> list[FrameGrid]:
     return [FrameGrid(frames=c.shape[0], rows=c.shape[1] // 2, columns=c.shape[2] // 2) for c in clips]
 
 
-def encode(model, visitor, *clips: torch.Tensor) -> torch.Tensor:
-    """Hidden states of the frames that are left; all clips have one size."""
-    inputs = {"pixel_values_videos": torch.cat([one.flatten(0, 2) for one in clips])}
-    return find_adapter(model).encode(model, inputs, grids_of(*clips), range(len(clips)), visitor)
-
-
-class Watching:
-    """A visitor that changes nothing and remembers what it was shown."""
-
-    def __init__(self, plan: EncoderPlan) -> None:
-        self.plan, self.layers, self.attention, self.keys = plan, [], None, None
-
-    def receive_attention(self, compute) -> None:
-        self.attention = compute()
-
-    def receive_keys(self, compute) -> None:
-        self.keys = compute()
-
-    def after_layer(self, layer, hidden, others=()):
-        self.layers.append((layer, hidden.shape[0]))
-        return hidden, list(others)
+def encode(model, visitor, *clips: torch.Tensor) -> FrameBatch:
+    """What leaves the last layer; all clips have one size."""
+    grids = grids_of(*clips)
+    tower = open_model(model).tower(grids[0])
+    batch = tower.embed(torch.cat([one.flatten(1, 2) for one in clips]), tuple(grid.frames for grid in grids))
+    return tower.run(batch, range(tower.depth), visitor)
 
 
 class Merging(Watching):
     """Merges frames as told, after some layers."""
 
-    def __init__(self, merges: dict[int, slow.Merge], frames: int) -> None:
-        super().__init__(EncoderPlan())
-        self._merges, self._frames = merges, frames
+    def __init__(self, merges: dict[int, slow.Merge]) -> None:
+        super().__init__(EncoderPlan(merge_layers=tuple(sorted(merges))))
+        self._merges = merges
 
-    def after_layer(self, layer, hidden, others=()):
-        super().after_layer(layer, hidden)
+    def after_layer(self, layer, batch):
+        super().after_layer(layer, batch)
         if layer not in self._merges:
-            return hidden, list(others)
-        reduction = Reduction.from_rows([list(row.items()) for row in self._merges[layer]], hidden.shape[0])
-        return reduction.apply(hidden), [reduction.apply(other) for other in others]
+            return batch
+        reduction = Reduction.from_rows([list(row.items()) for row in self._merges[layer]], batch.hidden.shape[0])
+        return batch.changed(reduction.apply, (reduction.outputs,))
 
 
 def deepstack_of(model) -> list[int]:
@@ -108,14 +96,14 @@ def deepstack_of(model) -> list[int]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_own_loop_is_bit_identical_to_stock(family, attention) -> None:
-    model, adapter = shared_model(family, attention), find_adapter(shared_model(family, attention))
-    clips, visitor = [clip(6, 0), clip(4, 1)], Watching(EncoderPlan())
+    model = shared_model(family, attention)
+    clips, visitor = [clip(6, 0), clip(4, 1)], Watching()
     inputs = batch(family, [clips])
     with torch.no_grad():
-        tokens = adapter.project(model, encode(model, visitor, *clips), grids_of(*clips)[0])
+        tokens = project(model, encode(model, visitor, *clips), grids_of(*clips)[0])
         stock = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
     assert torch.equal(tokens[..., :WIDTH].flatten(0, 1), torch.cat(list(stock.pooler_output)))
-    assert visitor.layers == [(layer, 10) for layer in range(8)]
+    assert visitor.layers == [(layer, (10, PER_FRAME * 4, 32)) for layer in range(8)]
     further = [part if torch.is_tensor(part) else torch.cat(part) for part in getattr(stock, "deepstack_features", [])]
     assert tokens.shape[-1] == WIDTH * (1 + len(deepstack_of(model))) == WIDTH * (1 + len(further))
     for number, features in enumerate(further, 1):
@@ -160,7 +148,8 @@ def test_received_attention_and_keys_equal_those_of_plain_loops(family) -> None:
 def test_frames_that_leave_or_merge_equal_encoding_frame_by_frame(family, merges) -> None:
     model, pixels, aside = shared_model(family), clip(6, 0), deepstack_of(shared_model(family))
     with torch.no_grad():
-        hidden = encode(model, Merging(merges, 6), pixels)
+        batch = encode(model, Merging(merges), pixels)
+        hidden = torch.cat([batch.hidden, *batch.others], dim=-1)
         expected = [torch.cat(states, dim=-1) for states in slow.encode(model, pixels, merges, aside)]
     torch.testing.assert_close(hidden, torch.stack(expected), atol=1e-5, rtol=1e-5)
 
@@ -199,12 +188,11 @@ def test_bfloat16_is_bit_identical_at_full_retention_and_runs_below(family) -> N
 
 def assembled(model, inputs, method):
     """The shortened prompt, its kept tokens and the trace of its clips."""
-    adapter = find_adapter(model)
-    prompt = adapter.prompt(model, inputs)
-    grids = adapter.grids(model, inputs, prompt)
+    host, method = open_model(model), make_method(method)
+    call = host.open(inputs)
     with torch.no_grad():
-        kept, traces = encode_videos(adapter, model, inputs, grids, make_method(method), Stopwatch(torch.device("cpu")))
-        return adapter.assemble(model, inputs, prompt, grids, kept), kept, traces
+        kept, traces = encode_videos(call, method, Plans.of(method, host).encoder, Stopwatch(torch.device("cpu")))
+        return call.assemble(kept), kept, traces
 
 
 def runs_of(family: str, inputs, clips: list[int]):
@@ -488,3 +476,14 @@ def test_one_clip_for_several_prompts_is_encoded_once(family) -> None:
     assert seen == [12 * PER_FRAME * 4]
     assert len(trace.videos) == 3
     assert torch.equal(together, generate(model, copies, QUARTER)[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patches_cut_elsewhere_than_between_clips_are_told_apart_by_their_grids(family) -> None:
+    model, clips = shared_model(family, "sdpa"), [clip(1, 0, 4, 4), clip(1, 1, 4, 12)]
+    inputs = batch(family, [clips])
+    packed = inputs["pixel_values_videos"]
+    halves = {**inputs, "pixel_values_videos": packed.view(2, -1, packed.shape[-1])}
+    for number in range(2):
+        whole, cut = (open_model(model).open(given).pixels([number]) for given in (inputs, halves))
+        assert torch.equal(whole, cut)

@@ -120,7 +120,7 @@ def test_plain_wrappers_work(wrap) -> None:
     with torch.no_grad(), earlytom.compress(model, QUARTER):
         expected = model(**inputs).logits
     wrapped = wrap(model)
-    assert open_model(wrapped)[1] is model
+    assert open_model(wrapped).model is model
     with torch.no_grad(), earlytom.compress(wrapped, QUARTER) as trace:
         found = wrapped.forward(**inputs).logits if isinstance(wrapped, Service) else wrapped(**inputs).logits
         assert torch.equal(found, expected)
@@ -184,4 +184,4 @@ def test_plain_objects_are_looked_through_to_some_depth() -> None:
         Service(Service(model)),
         Slotted({"model": Forwarding(model)}),
     ):
-        assert open_model(held)[1] is model
+        assert open_model(held).model is model

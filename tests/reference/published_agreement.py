@@ -9,10 +9,8 @@ from torch import Tensor
 
 from earlytom import compress
 from earlytom.methods.earlytom import EarlyTom
-from earlytom.models import find_adapter
-from earlytom.runtime.encode import encode_videos
 from earlytom.trace import Stopwatch
-from earlytom.types import FrameGrid
+from reference.one_clip import encode_clip
 from reference.published_earlytom import PublishedSettings, published_generate, published_tokens
 
 
@@ -42,20 +40,14 @@ def disagreements(
         tolerance: largest difference of the visual tokens, over the largest of their values (over 1 if that is less).
     """
     reference = published_tokens(model, pixels, settings)
-    vision = model.config.vision_config
-    side = -(-(vision.image_size // vision.patch_size) // 2)
-    grid = FrameGrid(frames=pixels.shape[0], rows=side, columns=side)
-    inputs = {"pixel_values_videos": pixels[None]}
-    kept, traces = encode_videos(
-        find_adapter(model), model, inputs, [grid], official(settings), Stopwatch(pixels.device)
-    )
-    ours = torch.cat([kept[0].features, model.model.image_newline[None]])
+    kept, trace = encode_clip(model, pixels, official(settings), Stopwatch(pixels.device))
+    ours = torch.cat([kept.features, model.model.image_newline[None]])
     found = []
-    frames = tuple(merge.frames_after for merge in traces[0].merges)
+    frames = tuple(merge.grids_after for merge in trace.merges)
     if frames != reference.frames_after:
         found.append(f"frames after the merge layers: ours {frames}, published {reference.frames_after}")
-    if traces[0].details["segments"] != reference.segments:
-        found.append(f"segments: ours {traces[0].details['segments']}, published {reference.segments}")
+    if trace.details["segments"] != reference.segments:
+        found.append(f"segments: ours {trace.details['segments']}, published {reference.segments}")
     found += _difference("visual tokens", ours, reference.tokens, tolerance)
     if recorded is not None:
         found += _difference("recorded visual tokens", reference.tokens, recorded, tolerance)

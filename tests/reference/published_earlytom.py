@@ -84,20 +84,20 @@ def published_tokens(
         pixels: [T, 3, H, W] frames, on the model's device and in its dtype.
     """
     clock = clock or NoClock()
-    inner = model.model
-    hidden, maps, frames_after, segments = _encode(inner, pixels, settings, clock)
+    base = model.model
+    hidden, maps, frames_after, segments = _encode(base, pixels, settings, clock)
     with clock.stage("received"):
         side = math.isqrt(hidden.shape[1])
         received = maps.mean(dim=(1, 2)).view(-1, 1, side, side)
     with clock.stage("projection"):
-        features = inner.apply_pooling(inner.multi_modal_projector(hidden))
+        features = base.apply_pooling(base.multi_modal_projector(hidden))
         pooled = (math.ceil(side / 2), math.ceil(side / 2))
         scores = torch.nn.functional.interpolate(received, size=pooled, mode="bilinear").flatten(1)
     with clock.stage("selection"):
         rescaled = min(settings.retention / (features.shape[0] / pixels.shape[0]), 1.0)
         kept = select(features, scores, segments, rescaled)
     with clock.stage("assembly"):
-        tokens = torch.cat([kept, inner.image_newline[None].to(kept.dtype)])
+        tokens = torch.cat([kept, base.image_newline[None].to(kept.dtype)])
     return PublishedTokens(tokens=tokens, frames_after=tuple(frames_after), segments=segments)
 
 
@@ -123,10 +123,10 @@ def published_generate(
 
 
 def _encode(
-    inner: Any, pixels: Tensor, settings: PublishedSettings, clock: Clock
+    base: Any, pixels: Tensor, settings: PublishedSettings, clock: Clock
 ) -> tuple[Tensor, Tensor, list[int], list[Segment]]:
     """The encoder with eager attention everywhere; merges features and maps after each merge layer."""
-    tower = inner.vision_tower
+    tower = base.vision_tower
     frames_after: list[int] = []
     kept_maps, segments = torch.empty(0), [(0, pixels.shape[0] - 1)]
     with eager_attention(tower.encoder.layers[0].self_attn.config):

@@ -137,9 +137,10 @@ def test_a_step_by_hand_waits_for_no_device(family, unequal, masked) -> None:
             assert waits.places == []
 
 
-def test_scores_may_lie_elsewhere_than_features() -> None:
+def test_scores_may_lie_elsewhere_than_features(monkeypatch) -> None:
     """A selection gets everything on the device of the features."""
     from earlytom.methods.base import Method
+    from earlytom.models.llava_onevision import LlavaOnevisionTower
     from earlytom.types import Decision, EncoderPlan
 
     seen: list[set[torch.device]] = []
@@ -156,13 +157,9 @@ def test_scores_may_lie_elsewhere_than_features() -> None:
             return Decision()
 
     model, inputs = tiny_model(), batch([[clip(12, 0)]])
-    adapter = earlytom.models.open_model(model)[0]
-    original = adapter.project
-    try:
-        # The projector on another device: "meta" has a name and shapes, which is what is looked at.
-        adapter.project = lambda *call: original(*call).to("meta")
-        with pytest.raises(Exception), earlytom.compress(model, Looking(retention=1.0)):  # noqa: B017
-            model.generate(**inputs, max_new_tokens=1)
-    finally:
-        del adapter.project
+    original = LlavaOnevisionTower.project
+    # The projector on another device: "meta" has a name and shapes, which is what is looked at.
+    monkeypatch.setattr(LlavaOnevisionTower, "project", lambda tower, encoded: original(tower, encoded).to("meta"))
+    with pytest.raises(Exception), earlytom.compress(model, Looking(retention=1.0)):  # noqa: B017
+        model.generate(**inputs, max_new_tokens=1)
     assert seen == [{torch.device("meta")}]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import earlytom
-from earlytom.models import find_adapter
-from earlytom.models.prompt import HostPrompt
+from conftest import batch, clip, tiny_model
+from earlytom.models import open_model
 from earlytom.runtime.flops import count_flops
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -47,15 +47,13 @@ def qwen() -> torch.nn.Module:
 
 
 def tokens_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> int:
-    ids = inputs["input_ids"]
-    prompt = HostPrompt(ids=ids, mask=torch.ones_like(ids))
-    return sum(grid.tokens for grid in find_adapter(model).grids(model, inputs, prompt))
+    return sum(grid.tokens for grid in open_model(model).open(inputs).grids)
 
 
 def test_tokens_of_llava_onevision_at_32_frames(onevision) -> None:
     inputs = sizes.frame_inputs(onevision, 32, 32 * 196 + 1, 384)
     assert tokens_of(onevision, inputs) == 6272
-    grid = find_adapter(onevision).grids(onevision, inputs, HostPrompt(ids=inputs["input_ids"], mask=None))[0]
+    grid = open_model(onevision).open(inputs).grids[0]
     assert [earlytom.EarlyTom(retention=r).budget(grid) for r in (0.25, 0.2, 0.15, 0.1)] == [1568, 1254, 941, 627]
 
 
@@ -89,9 +87,10 @@ def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
 def test_table_7_s_setting_of_qwen2_5_vl_at_15_percent(qwen) -> None:
     """Budget, layers and operations: merging after 7, 15 and 23, ranking at 23 (methods.md 2.9)."""
     inputs = sizes.packed_inputs(qwen, 384, 168, 280)
-    grid = find_adapter(qwen).grids(qwen, inputs, HostPrompt(ids=inputs["input_ids"], mask=None))[0]
+    host = open_model(qwen)
+    grid = host.open(inputs).grids[0]
     method = earlytom.EarlyTom(retention=0.15)
-    plan = method.encoder_plan(find_adapter(qwen).encoder(qwen))
+    plan = method.encoder_plan(host.shape)
     assert (method.budget(grid), plan.merge_layers, plan.attention_layer) == (3456, (7, 15, 23), 23)
     one = sizes.packed_inputs(qwen, 1, 168, 280)
     plain = count_flops(qwen, one, frames=384, prefill_tokens=23040)
@@ -147,3 +146,14 @@ def test_numbers_that_cannot_be_are_refused(onevision, options, message) -> None
         count_flops(onevision, inputs, frames=32, prefill_tokens=100, **options)
     with pytest.raises(earlytom.CompressionError, match="one frame, got 2"):
         count_flops(onevision, sizes.frame_inputs(onevision, 2, 393, 384), frames=32, prefill_tokens=100)
+
+
+def test_calls_without_values_are_counted_but_never_served() -> None:
+    with torch.device("meta"):
+        model = tiny_model()
+    inputs = {
+        name: value.to("meta") if name.startswith("pixel") else value for name, value in batch([[clip(1, 0)]]).items()
+    }
+    assert count_flops(model, inputs, frames=4, prefill_tokens=9).total > 0
+    with pytest.raises(earlytom.ModelError, match="offloaded"):
+        earlytom.prepare(model, inputs, "earlytom")

@@ -1,107 +1,131 @@
-"""Several prompts about one clip: it is encoded once, and every prompt gets what it would get alone."""
+"""Prompts that share a clip are those that the processor makes with a copy of the clip for each."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
 import earlytom
-from conftest import batch, clip
+from earlytom.runtime.shared_clip import share_clip
 
-METHODS = [
-    "none",
-    "earlytom:retention=0.25,merge_layers=1/3/5",
-    "earlytom:retention=0.25,merge_layers=1/3/5,inner_merging=true,inner_layer=2",
-]
+QUESTIONS = ["What colour is the circle?", "How many objects are there?", "Where is the red object in the picture?"]
 
 
-def copies(count: int) -> dict[str, torch.Tensor]:
-    """Prompts of different length about one clip that is copied for each, as processors give them."""
-    return batch([[clip(12, 0)]] * count)
+@pytest.fixture(scope="module")
+def qa() -> earlytom.VideoQA:
+    return earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu")
 
 
-def shared(count: int) -> dict[str, torch.Tensor]:
-    inputs = copies(count)
-    pixels = inputs["pixel_values_videos"]
-    return inputs | {"pixel_values_videos": pixels[:1].expand(pixels.shape)}
+@pytest.fixture(scope="module")
+def video(qa) -> earlytom.Video:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), dtype=np.uint8)
+    return qa.read(frames)
 
 
-def frames_encoded(model, run) -> list[int]:
-    """How many frames entered the vision encoder in each of its calls."""
-    seen: list[int] = []
-    first = model.model.vision_tower.encoder.layers[0]
-    handle = first.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[0]))
-    try:
-        run()
-    finally:
-        handle.remove()
-    return seen
+def prompts(qa, questions) -> list[str]:
+    return [
+        qa.processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}],
+            add_generation_prompt=True,
+        )
+        for question in questions
+    ]
 
 
-def generate(model, inputs, method):
-    with earlytom.compress(model, method) as trace:
-        return model.generate(**inputs, do_sample=False, max_new_tokens=6), trace
+def test_ids_and_masks_equal_those_of_the_processor(qa, video) -> None:
+    texts = prompts(qa, QUESTIONS)
+    expected = qa.processor(
+        text=texts,
+        videos=[video.frames] * 3,
+        do_sample_frames=False,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    )
+    inputs = share_clip(qa.processor, qa.prepare_inputs(video, QUESTIONS[0]), texts)
+    assert inputs.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(inputs[name], value), name
+    assert inputs["pixel_values_videos"].stride(0) == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_answers_and_traces_equal_those_of_copies(model, method) -> None:
-    expected, one_each = generate(model, copies(3), method)
-    output, together = generate(model, shared(3), method)
-    assert torch.equal(output, expected)
-    assert len(together.videos) == 3
-    assert [video.tokens for video in together.videos] == [video.tokens for video in one_each.videos]
-    assert [video.sources() for video in together.videos] == [video.sources() for video in one_each.videos]
-    assert together.last.prefill_tokens == one_each.last.prefill_tokens
-    assert together.last.language == one_each.last.language
+def test_packed_clips_are_expanded_and_kinds_of_tokens_continue_as_text() -> None:
+    """A processor as Qwen's: patches of a clip behind one another, a grid for each clip, a kind for each token."""
+    words = {"one": [7, 9, 1, 2], "two": [7, 9, 3]}
+    processor = SimpleNamespace(
+        video_token_id=9,
+        tokenizer=Tokenizer(words),
+    )
+    inputs = {
+        "input_ids": torch.tensor([[7, 9, 9, 9, 1, 2]]),
+        "attention_mask": torch.ones(1, 6, dtype=torch.int64),
+        "mm_token_type_ids": torch.tensor([[0, 2, 2, 2, 0, 0]]),
+        "pixel_values_videos": torch.arange(24.0).view(12, 2),
+        "video_grid_thw": torch.tensor([[3, 2, 2]]),
+    }
+    both = share_clip(processor, inputs, ["one", "two"])
+    assert both["input_ids"].tolist() == [[7, 9, 9, 9, 1, 2], [5, 7, 9, 9, 9, 3]]
+    assert both["attention_mask"].tolist() == [[1] * 6, [0] + [1] * 5]
+    assert both["mm_token_type_ids"].tolist() == [[0, 2, 2, 2, 0, 0], [0, 0, 2, 2, 2, 0]]
+    assert torch.equal(both["pixel_values_videos"], inputs["pixel_values_videos"].repeat(2, 1, 1))
+    assert both["pixel_values_videos"].stride(0) == 0
+    assert both["video_grid_thw"].tolist() == [[3, 2, 2]] * 2
 
 
-@pytest.mark.parametrize("method", METHODS[:2])
-def test_every_prompt_gets_the_tokens_it_gets_alone_bit_for_bit(model, method) -> None:
-    inputs = shared(3)
-    together = earlytom.prepare(model, inputs, method)
-    for sample in range(3):
-        alone = {
-            "input_ids": inputs["input_ids"][sample : sample + 1],
-            "attention_mask": inputs["attention_mask"][sample : sample + 1],
-            "pixel_values_videos": inputs["pixel_values_videos"][:1].clone(),
-        }
-        expected = earlytom.prepare(model, alone, method)
-        for name in ("inputs_embeds", "attention_mask"):
-            assert torch.equal(together.arguments[name][sample : sample + 1], expected.arguments[name])
-        assert together.visual_positions[sample] == expected.visual_positions[0]
+class Tokenizer:
+    pad_token_id = 5
+
+    def __init__(self, words) -> None:
+        self._words = words
+
+    def __call__(self, texts):
+        return {"input_ids": [self._words[text] for text in texts]}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_encoder_runs_on_one_clip_only(model, method) -> None:
-    assert frames_encoded(model, lambda: generate(model, shared(3), method)) == [12]
-    assert frames_encoded(model, lambda: generate(model, copies(3), method)) == [36]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"one": [7, 9, 1], "two": [8, 9, 1]}, "differ behind the video only"),
+        ({"one": [7, 9, 2], "two": [7, 9, 1]}, "differ behind the video only"),
+        ({"one": [7, 9, 1], "two": [7, 1]}, r"no placeholder \(token 9\)"),
+    ],
+)
+def test_prompts_that_cannot_share_are_refused(words, message) -> None:
+    processor = SimpleNamespace(video_token_id=9, tokenizer=Tokenizer(words))
+    inputs = {"input_ids": torch.tensor([[7, 9, 9, 1]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
+    with pytest.raises(earlytom.CompressionError, match=message):
+        share_clip(processor, inputs, ["one", "two"])
 
 
-def test_a_forward_pass_shares_the_clip_too(model) -> None:
-    inputs = shared(2)
-    with torch.no_grad(), earlytom.compress(model, METHODS[1]):
-        assert frames_encoded(model, lambda: model(**inputs)) == [12]
+@pytest.mark.parametrize("method", ["none", "earlytom:retention=0.25"])
+def test_ask_all_gives_what_ask_gives(qa, video, method) -> None:
+    together = qa.ask_all(video, QUESTIONS, method=method, max_new_tokens=5)
+    alone = [qa.ask(video, question, method=method, max_new_tokens=5) for question in QUESTIONS]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.text, one.new_tokens) == (other.text, other.new_tokens)
+        assert (one.visual_tokens, one.frames_left, one.frames) == (other.visual_tokens, other.frames_left, 6)
+    assert together[0].trace is together[2].trace
+    assert together[0].trace.last.prefill_tokens == max(answer.prefill_tokens for answer in alone)
+    assert all(clip.source["decoder"] == "frames" for clip in together[0].trace.videos)
 
 
-def test_different_clips_are_never_taken_for_one(model) -> None:
-    inputs = batch([[clip(12, 0)], [clip(12, 1)]])
-    assert frames_encoded(model, lambda: generate(model, inputs, METHODS[1])) == [24]
-    # A stride of zero elsewhere says nothing about the clips.
-    pixels = inputs["pixel_values_videos"][:, :1].expand(-1, 12, -1, -1, -1)
-    assert frames_encoded(model, lambda: generate(model, inputs | {"pixel_values_videos": pixels}, "none")) == [24]
-    assert frames_encoded(model, lambda: generate(model, shared(1), METHODS[1])) == [12]
+def test_ask_all_refuses_and_passes_the_edges(qa, video) -> None:
+    assert qa.ask_all(video, []) == []
+    (only,) = qa.ask_all(video, QUESTIONS[:1], max_new_tokens=3)
+    assert only.text == qa.ask(video, QUESTIONS[0], max_new_tokens=3).text
+    with pytest.raises(earlytom.CompressionError, match="empty"):
+        qa.ask_all(video, ["What?", " "])
+    with pytest.raises(earlytom.CompressionError, match="list of texts"):
+        qa.ask_all(video, "What?")
+    with pytest.raises(earlytom.CompressionError, match="placeholder '<video>'"):
+        qa.ask_all(video, ["What?", "what is in <video> ?"])
 
 
-def test_traces_of_a_shared_clip_can_be_written_to_one_by_one(model) -> None:
-    _, trace = generate(model, shared(2), METHODS[1])
-    trace.videos[0].source = {"source": "first.mp4"}
-    assert trace.videos[1].source == {}
-
-
-def test_beams_and_several_sequences_work(model) -> None:
-    with earlytom.compress(model, METHODS[1]):
-        for options in ({"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}):
-            torch.manual_seed(0)
-            expected = model.generate(**copies(2), max_new_tokens=3, **options)
-            torch.manual_seed(0)
-            assert torch.equal(model.generate(**shared(2), max_new_tokens=3, **options), expected)
+def test_several_sequences_give_the_first_of_each_question(qa, video) -> None:
+    options = {"num_beams": 2, "max_new_tokens": 3}
+    best = qa.ask_all(video, QUESTIONS, **options)
+    both = qa.ask_all(video, QUESTIONS, num_return_sequences=2, **options)
+    assert [answer.text for answer in both] == [answer.text for answer in best]

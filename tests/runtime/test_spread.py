@@ -22,6 +22,7 @@ from earlytom.methods.base import Method
 from earlytom.models import open_model
 from earlytom.ops import AnchorPlan, merge_into_anchors
 from earlytom.runtime.encode import encode_videos
+from earlytom.runtime.plans import Plans
 from earlytom.trace import Stopwatch
 from earlytom.types import Decision, EncoderPlan
 from families import FAMILY_NAMES, family_case
@@ -110,18 +111,18 @@ class Scripted(Method):
 def test_the_way_of_a_clip_crosses_devices(family, method) -> None:
     case, method = family_case(family), make_method(method)
     model, inputs = case.build(), case.batch([[case.clip(6, 0)]])
-    adapter, _ = open_model(model)
-    grids = adapter.grids(model, inputs, adapter.prompt(model, inputs))
+    host = open_model(model)
+    try:
+        plan = Plans.of(method, host).encoder
+    except earlytom.MethodError as error:
+        pytest.skip(f"does not fit this family: {error}")
     with ValuelessDevices(), torch.no_grad():
         spread(model)
         there = {
             name: torch.empty(value.shape, dtype=value.dtype, device=DEVICES[0]) if name.startswith("pixel") else value
             for name, value in inputs.items()
         }
-        try:
-            kept, traces = encode_videos(adapter, model, there, grids, method, Stopwatch())
-        except earlytom.MethodError as error:
-            pytest.skip(f"does not fit this family: {error}")
+        kept, traces = encode_videos(host.open(there), method, plan, Stopwatch())
     assert kept[0].features.device == torch.device(DEVICES[1])
     assert kept[0].features.shape[0] == traces[0].budget
 

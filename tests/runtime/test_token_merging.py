@@ -254,8 +254,16 @@ def test_a_method_that_merges_unequally_or_steps_aside_in_part_is_refused(model)
 def test_an_attention_without_a_bias_is_refused(implementation, monkeypatch) -> None:
     model = tiny_model()
     monkeypatch.setattr(model.model.vision_tower.config, "_attn_implementation_internal", implementation)
-    with (
-        earlytom.compress(model, ToMe()),
-        pytest.raises(earlytom.ModelError, match=f"{implementation}.*cannot take.*proportional_attention=False"),
-    ):
+    refusal = f"{implementation}.*cannot take.*proportional_attention=False"
+    with pytest.raises(earlytom.ModelError, match=refusal), earlytom.compress(model, ToMe()):
         model.generate(**batch([[clip(12, 0)]]), max_new_tokens=2)
+    with pytest.raises(earlytom.ModelError, match=refusal):
+        earlytom.prepare(model, batch([[clip(12, 0)]]), ToMe())
+
+
+def test_an_attention_that_is_switched_inside_a_block_is_looked_at_again(monkeypatch) -> None:
+    model = tiny_model()
+    with earlytom.compress(model, ToMe()):
+        monkeypatch.setattr(model.model.vision_tower.config, "_attn_implementation_internal", "flex_attention")
+        with pytest.raises(earlytom.ModelError, match=r"flex_attention.*cannot take.*proportional_attention=False"):
+            model.generate(**batch([[clip(12, 0)]]), max_new_tokens=2)

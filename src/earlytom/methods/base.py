@@ -10,12 +10,12 @@ import dataclasses
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from earlytom.errors import MethodError
+from earlytom.errors import EarlyTomError, MethodError
 from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage
 
 if TYPE_CHECKING:
@@ -179,11 +179,15 @@ class Method:
         try:
             return encoder.check(self.encoder_plan(encoder))
         except MethodError as refusal:
-            fitting = [text for text, method in self.substitutes().items() if _fits(method, encoder)]
-            if not fitting:
+            advice = self.advice(lambda method: encoder.check(method.encoder_plan(encoder)))
+            if not advice:
                 raise
-            advice = f"choose the method's substitute (for {', or '.join(fitting)})"
             raise MethodError(f"{refusal}; {advice}") from None
+
+    def advice(self, check: Callable[[Method], object]) -> str:
+        """Which of the ``stand_ins`` to choose where ``check`` refuses the method itself; empty where none passes."""
+        fitting = [text for text, method in self.substitutes().items() if _passes(check, method)]
+        return f"choose the method's substitute (for {', or '.join(fitting)})" if fitting else ""
 
     def substitutes(self) -> dict[str, Method]:
         """What this method becomes under each of its ``stand_ins``, by what to advise: ``fastvid: scores=received``."""
@@ -216,6 +220,10 @@ class Method:
     def reduce_in_llm(self, states: LanguageStates, layer: int) -> Reduction | None:
         """Reduce the V visual tokens of one sample before ``layer`` of the language model."""
         return None
+
+    def deciding_methods(self) -> list[Method]:
+        """The methods whose hooks decide: itself, or those that it is made of."""
+        return [self]
 
     def describe(self) -> str:
         """The method in the grammar of `earlytom.methods.parse_method`, knobs that differ from the default only."""
@@ -255,11 +263,10 @@ class Method:
         return {key: _read(key, value, hints[key]) for key, value in options.items()}
 
 
-def _fits(method: Method, encoder: EncoderShape) -> bool:
-    """Whether a vision encoder can give what a method wants."""
+def _passes(check: Callable[[Method], object], method: Method) -> bool:
     try:
-        encoder.check(method.encoder_plan(encoder))
-    except MethodError:
+        check(method)
+    except EarlyTomError:
         return False
     return True
 

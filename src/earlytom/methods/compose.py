@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Composition", "compose", "compose_stages"]
 
 # What the encoder stage asks of the encoder; everything else in an EncoderPlan is for the token stage.
-_ENCODER_STAGE_FIELDS = ("merge_layers", "token_layers", "proportional_attention", "unmerge")
+_ENCODER_STAGE_FIELDS = ("merge_layers", "merge_similarity", "token_layers", "proportional_attention", "unmerge")
 _WHERE: dict[Stage, str] = {"encoder": "inside the vision encoder", "llm": "inside the language model"}
 
 _Supplying = tuple[Method, tuple[Stage, ...]]
@@ -263,6 +263,9 @@ class Composition(Method):
 
     def reduce_in_llm(self, states: LanguageStates, layer: int) -> Reduction | None:
         return None if self.llm is None else self.llm.reduce_in_llm(states, layer)
+
+    def deciding_methods(self) -> list[Method]:
+        return [part for part, _ in self.parts()]
 
     def describe(self) -> str:
         """The parts with the stages they supply: ``earlytom@encoder+visionzip@tokens:retention=0.2``."""

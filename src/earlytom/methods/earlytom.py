@@ -157,12 +157,18 @@ class EarlyTom(Method):
             layers = scale_layers(self._preset.merge_layers, encoder)
         check_layer("merge_layers", layers[-1], encoder)
         merging = layers if self.frame_merging else ()
-        return EncoderPlan(merge_layers=merging, attention_layer=layers[-1], frame_similarity=self.decoupled_selection)
+        return EncoderPlan(
+            merge_layers=merging,
+            attention_layer=layers[-1],
+            merge_similarity=self.frame_merging,
+            frame_similarity=self.decoupled_selection,
+        )
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
         from earlytom.ops import frame_similarity, plan_merging
 
-        similarity: list[list[float]] = frame_similarity(states.features).tolist()
+        table = frame_similarity(states.features) if states.similarity is None else states.similarity
+        similarity: list[list[float]] = table.tolist()
         segments, threshold = self._segments(similarity)
         reduction = plan_merging(
             similarity,

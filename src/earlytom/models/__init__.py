@@ -1,4 +1,4 @@
-"""All model families by ``config.model_type``. Adapters are imported when asked for."""
+"""All model families by ``config.model_type``. Hosts are imported when asked for."""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from typing import TYPE_CHECKING, Any, cast
 from earlytom.errors import ModelError
 
 if TYPE_CHECKING:
-    from earlytom.models.base import ModelAdapter
+    from earlytom.models.base import Host
 
-__all__ = ["FAMILIES", "Family", "family_names", "find_adapter", "load_adapter", "open_model"]
+__all__ = ["FAMILIES", "Family", "family_names", "load_host_class", "open_model"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family's adapter is (``module:Class``), and the model classes it serves."""
+    """Where a family's host is (``module:Class``), and the model classes it serves."""
 
-    adapter: str
+    host: str
     classes: tuple[str, ...]
 
 
 FAMILIES: Mapping[str, Family] = {
     "llava_onevision": Family(
-        "earlytom.models.llava_onevision:LlavaOnevisionAdapter", ("LlavaOnevisionForConditionalGeneration",)
+        "earlytom.models.llava_onevision:LlavaOnevisionHost", ("LlavaOnevisionForConditionalGeneration",)
     ),
-    "qwen2_5_vl": Family("earlytom.models.qwen2_5_vl:Qwen25VLAdapter", ("Qwen2_5_VLForConditionalGeneration",)),
-    "qwen3_vl": Family("earlytom.models.qwen3_vl:Qwen3VLAdapter", ("Qwen3VLForConditionalGeneration",)),
-    "internvl": Family("earlytom.models.internvl:InternVLAdapter", ("InternVLForConditionalGeneration",)),
+    "qwen2_5_vl": Family("earlytom.models.qwen2_5_vl:Qwen25VLHost", ("Qwen2_5_VLForConditionalGeneration",)),
+    "qwen3_vl": Family("earlytom.models.qwen3_vl:Qwen3VLHost", ("Qwen3VLForConditionalGeneration",)),
+    "internvl": Family("earlytom.models.internvl:InternVLHost", ("InternVLForConditionalGeneration",)),
     # transformers has no class for it: this one is in `earlytom.models.llava_video.model`.
-    "llava_video": Family(
-        "earlytom.models.llava_video.adapter:LlavaVideoAdapter", ("LlavaVideoForConditionalGeneration",)
-    ),
+    "llava_video": Family("earlytom.models.llava_video.host:LlavaVideoHost", ("LlavaVideoForConditionalGeneration",)),
 }
 """Families by ``config.model_type``. Other packages add theirs by the entry point group ``earlytom.models``."""
 
@@ -55,48 +53,38 @@ def _families_in_words() -> str:
 
 
 @cache
-def load_adapter(model_type: str) -> ModelAdapter:
-    """The adapter of a family. Raises `ModelError` for an unknown one; the message lists the known ones."""
+def load_host_class(model_type: str) -> type[Host]:
+    """The host of a family. Raises `ModelError` for an unknown one; the message lists the known ones."""
     if model_type in FAMILIES:
-        module, _, attribute = FAMILIES[model_type].adapter.partition(":")
-        return cast("ModelAdapter", getattr(importlib.import_module(module), attribute)())
+        module, _, attribute = FAMILIES[model_type].host.partition(":")
+        return cast("type[Host]", getattr(importlib.import_module(module), attribute))
     for entry in entry_points(group=_ENTRY_POINTS):
         if entry.name == model_type:
-            return cast("ModelAdapter", entry.load()())
+            return cast("type[Host]", entry.load())
     raise ModelError(
         f"models of type {model_type!r} are not supported; supported are: {_families_in_words()}. To add a family: a "
-        "class with the methods of earlytom.models.base.ModelAdapter, named in the entry point group "
-        f"{_ENTRY_POINTS!r} of your package or in earlytom.models.FAMILIES (CONTRIBUTING.md in the repository)"
+        f"subclass of earlytom.models.base.Host, named in the entry point group {_ENTRY_POINTS!r} of your package or "
+        "in earlytom.models.FAMILIES (CONTRIBUTING.md in the repository)"
     )
 
 
-def open_model(model: Any) -> tuple[ModelAdapter, Any]:
-    """The adapter for a model, and the stock model itself, which may be inside a wrapper such as PEFT's.
+def open_model(model: Any) -> Host:
+    """The host of a model, checked against this very one; the stock model may be inside a wrapper such as PEFT's.
 
     Raises:
-        ModelError: see `find_adapter`; or a wrapper that cannot be looked through.
+        ModelError: not a supported model, a state of it that cannot be compressed, or a wrapper that cannot be looked
+            through; says what is supported.
     """
-    from earlytom.models.wrapping import unwrap
+    from earlytom.models.wrapping import is_compiled, unwrap
 
-    stock = unwrap(model, {name for family in FAMILIES.values() for name in family.classes})
-    return find_adapter(stock), stock
-
-
-def find_adapter(model: Any) -> ModelAdapter:
-    """The adapter for a stock model, checked against this very model.
-
-    Raises:
-        ModelError: not a supported model, or a state of it that cannot be compressed; says what is supported.
-    """
-    from earlytom.models.wrapping import is_compiled
-
+    model = unwrap(model, {name for family in FAMILIES.values() for name in family.classes})
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if not isinstance(model_type, str):
         raise ModelError(
             f"expected a transformers model, got {type(model).__name__}; supported are: {_families_in_words()}. Of a "
             "wrapper pass the model that it is around: PEFT's model.get_base_model(), others' .module or .model"
         )
-    adapter = load_adapter(model_type)
+    make = load_host_class(model_type)
     if is_compiled(model):
         raise ModelError(
             "a torch.compile'd model cannot be compressed: its compiled graph would bypass compression; "
@@ -108,5 +96,4 @@ def find_adapter(model: Any) -> ModelAdapter:
             f"expected a {' or '.join(classes)}, got {type(model).__name__}; pass the model itself, not a part of it "
             "(what a wrapper is around: PEFT's model.get_base_model(), others' .module or .model)"
         )
-    adapter.check(model)
-    return adapter
+    return make(model)

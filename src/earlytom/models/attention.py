@@ -77,8 +77,7 @@ def find_pooling_head(tower: Any) -> Any:
     if getattr(head, "probe", None) is None or getattr(head, "attention", None) is None:
         raise ModelError(
             "the vision tower has no attention-pooling head, which the method needs: video LLM checkpoints leave it "
-            "out; set the head of the original SigLIP model as vision_tower.head, or choose the method's substitute "
-            "(for fastvid: scores=received)"
+            "out; set the head of the original SigLIP model as vision_tower.head"
         )
     return head
 

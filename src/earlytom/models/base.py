@@ -1,169 +1,187 @@
-"""What a model family must answer, and what the encoder loop may ask back. A family never knows a method."""
+"""What a model family is: a host (one model, opened), its tower at work, and a call. It never knows a method.
+
+A host is opened once for a model, a call once for a prompt, a tower once for a size of temporal grids; nothing of them
+is kept on the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from earlytom.errors import ModelError
+from earlytom.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from earlytom.models.prompt import HostPrompt
+    from earlytom.layouts.prompt import HostPrompt
+    from earlytom.stages import FrameBatch, FrameVisitor
     from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
-__all__ = ["FrameVisitor", "ModelAdapter"]
+__all__ = ["Host", "Tower", "VideoCall"]
 
 
-class FrameVisitor(Protocol):
-    """Called by an adapter's encoder loop; all clips of a call lie behind one another on the first dimension."""
+class Host(ABC):
+    """One stock model, opened: checked, and asked once what it is.
 
-    @property
-    def plan(self) -> EncoderPlan:
-        """Which layers to report."""
-
-    def receive_pixels(self, pixels: Tensor) -> None:
-        """Take the [F, ...] pixels of all frames, before the first layer; only where ``plan.fingerprint`` asks."""
-
-    def receive_attention(self, compute: Callable[[], Tensor]) -> None:
-        """Take the [F, L] attention received in ``plan.attention_layer``, for the frames that entered it."""
-
-    def receive_keys(self, compute: Callable[[], Tensor]) -> None:
-        """Take the [F, L, E] head-mean keys of ``plan.attention_layer``; called only where ``plan.keys`` asks."""
-
-    def receive_pooling(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        """Take the [F, L] attention and the [F, E] output of the pooling head, for the frames that are left.
-
-        Called behind the last layer, only where ``plan.pooling_head`` asks.
-        """
-
-    @property
-    def token_sizes(self) -> Tensor | None:
-        """[F, L] float32, the patches that each token stands for; ``None`` as long as none have merged."""
-
-    def merge_tokens(
-        self, layer: int, hidden: Tensor, keys: Tensor, others: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Take [F, L, D] hidden states between attention and MLP of a layer in ``plan.token_layers``.
-
-        Args:
-            layer: the layer.
-            hidden: hidden states.
-            keys: [F, L, E] the layer's keys, mean over its heads, float32.
-            others: earlier hidden states that the model will need besides; they are merged in the same way.
-
-        Returns:
-            Hidden states of the tokens that are left, equally many of each frame, and the others.
-        """
-
-    def after_layer(self, layer: int, hidden: Tensor, others: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Take [F, L, D] hidden states after ``layer``; return those of the frames that are left.
-
-        ``others`` are earlier hidden states that the model will need besides; they are reduced in the same way.
-        """
-
-
-class ModelAdapter(Protocol):
-    """One model family. Every method gets the stock model; nothing is stored on it.
+    Args:
+        model: a model of the family.
 
     Attributes:
-        clip_arguments: the tensors of a call whose first dimension is the clip.
-        sequential_positions: whether a token's position is its number in the sequence, so that tokens that are left
-            inside the language model can be renumbered.
+        model: the stock model.
+        config: its configuration.
+        shape: its vision encoder as methods may know it.
+        language: its language model.
+
+    Raises:
+        ModelError: this model of the family cannot be compressed, saying why.
     """
 
-    clip_arguments: tuple[str, ...]
-    sequential_positions: bool
+    sequential_positions: ClassVar[bool] = True
+    """Whether a token's position is its number in the sequence, so that tokens that are left inside the language model
+    can be renumbered."""
+    videos_among_images: ClassVar[bool] = False
+    """Whether frames of a video are handed over as images, so that only `open` tells whether a call has a video."""
 
-    def check(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
+        self.model, self.config = model, model.config
+        self.check()
+        self.shape: EncoderShape = self.encoder_shape()
+        self.language = LanguageModel(
+            model.model.language_model, sequential=self.sequential_positions, earliest=self.earliest_reduction()
+        )
+
+    def check(self) -> None:  # noqa: B027  # most families have nothing to check
         """Raise `earlytom.ModelError` when this model of the family cannot be compressed, saying why."""
 
-    def encoder(self, model: nn.Module) -> EncoderShape:
+    @abstractmethod
+    def encoder_shape(self) -> EncoderShape:
         """The vision encoder as methods may know it; ``depth`` counts the layers that run for the features in use."""
 
-    def prompt(self, model: nn.Module, inputs: Mapping[str, Any]) -> HostPrompt | None:
-        """The prompt of a call that is to be compressed, on the host; ``None`` when there is no video in it.
+    def earliest_reduction(self) -> int:
+        """The first layer of the language model before which tokens may be reduced."""
+        return 1
+
+    def check_plan(self, plan: EncoderPlan) -> None:  # noqa: B027  # most families have nothing to add
+        """Raise `ModelError` when a plan that fits the encoder's shape asks for what this very model cannot give."""
+
+    @abstractmethod
+    def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:
+        """A call that is to be compressed, its prompt copied to the host; ``None`` when there is no video in it.
 
         Raises:
             CompressionError: the prompt promises videos that are not there, or holds what cannot go with them.
+            ModelError: weights that are read here have been offloaded.
         """
 
-    def grids(self, model: nn.Module, inputs: Mapping[str, Any], prompt: HostPrompt) -> list[FrameGrid]:
-        """The uncompressed clips of a call, from shapes alone.
+    @abstractmethod
+    def tower(self, grid: FrameGrid) -> Tower:
+        """The vision encoder for temporal grids of the size of ``grid``; no prompt is needed."""
 
-        Raises:
-            CompressionError: the prompt's placeholders do not match its videos.
-        """
 
-    def encode(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        grids: Sequence[FrameGrid],
-        clips: Sequence[int],
-        visitor: FrameVisitor,
-    ) -> Tensor:
-        """Run the tower's own blocks on the frames of some clips; [F, L, D] of the frames that are left.
+class Tower(ABC):
+    """A vision encoder at work on temporal grids of one size.
+
+    Args:
+        host: of the model.
+        grid: a clip of such grids.
+    """
+
+    def __init__(self, host: Host, grid: FrameGrid) -> None:
+        self.model, self.config, self.grid, self.depth = host.model, host.config, grid, host.shape.depth
+
+    @abstractmethod
+    def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
+        """What enters the first layer.
 
         Args:
-            model: the model.
-            inputs: of the call.
-            grids: all uncompressed clips of the call.
-            clips: the numbers of those to encode, ascending; their frames have one size.
-            visitor: who merges; it sees the tokens of all frames in one and the same order, whichever it is.
+            pixels: [F, ...] as `VideoCall.pixels` gives them.
+            grids_per_clip: the temporal grids of each clip.
         """
 
-    def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
-        """Projector and pooling, as stock: what `encode` gave, [F, L, D], to [F, P, C] in raster order.
+    @abstractmethod
+    def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
+        """Run one of the tower's own blocks; tell the visitor what it wants to know of this layer.
+
+        The visitor sees the tokens of all grids in one and the same order, whichever it is.
+        """
+
+    def run(self, batch: FrameBatch, layers: range, visitor: FrameVisitor) -> FrameBatch:
+        """Run some layers, the visitor's changes after each included."""
+        for index in layers:
+            batch = visitor.after_layer(index, self.run_layer(index, batch, visitor))
+        if layers.stop == self.depth and visitor.requests.pooling_head:
+            visitor.receive_pooling(partial(self.pooling_head, batch))
+        return batch
+
+    @abstractmethod
+    def project(self, batch: FrameBatch) -> Tensor:
+        """Projector and pooling, as stock: what left the last layer to [F, P, C] in raster order.
 
         Where the language model gets features of earlier layers besides, these follow behind on the last dimension
         (``EncoderShape.feature_sets``): every selection and merge acts on all alike, methods see the final ones only.
         """
 
-    def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
-        """The projector alone, for merged tokens that are no grid any more: [F, K, D] -> [F, K, C]."""
-
-    def pool_attention(self, model: nn.Module, attention: Tensor, grid: FrameGrid) -> Tensor:
+    @abstractmethod
+    def pool_attention(self, attention: Tensor) -> Tensor:
         """Resize [F, L] attention in the same way as features are pooled: [F, P] in raster order."""
 
-    def assemble(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        prompt: HostPrompt,
-        grids: Sequence[FrameGrid],
-        kept: Sequence[KeptTokens],
-    ) -> PrefillInputs:
-        """Put the kept tokens of each clip into the prompt; ``grids`` are the uncompressed clips."""
+    def project_tokens(self, batch: FrameBatch) -> Tensor:
+        """The projector alone, for merged tokens that are no grid any more: [F, K, C] of [F, K, D] hidden states.
 
-    def decoder_layers(self, model: nn.Module) -> nn.ModuleList:
-        """The language model's layers."""
+        Only where ``EncoderShape.token_merging`` says that tokens can merge.
+        """
+        raise ModelError(
+            f"the projector of {type(self.model).__name__} takes blocks of neighbouring patches, which merged tokens "
+            "are not"
+        )
 
-    def earliest_reduction(self, model: nn.Module) -> int:
-        """The first layer of the language model before which tokens may be reduced."""
+    def pooling_head(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
+        """[F, L] attention and [F, E] output of the pooling head, only where ``EncoderShape.pooling_head`` has one."""
+        raise ModelError(f"the vision tower of {type(self.model).__name__} has no attention-pooling head")
 
-    def query_and_keys(
-        self, layer: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        """Query of one position of each sample, and all keys, of a decoder layer about to run.
 
-        Args:
-            layer: decoder layer.
-            hidden: [B, S, D] hidden states that enter it.
-            cos: [1 or B, S, E] rotary embedding; ``sin`` likewise.
-            last: [B] int64, the position of the query.
+class VideoCall(ABC):
+    """A call with videos, its prompt read once.
 
-        Returns:
-            [B, H, E] queries, [B, G, S, E] keys (both rotated), and the logits' scale.
+    Args:
+        host: of the model.
+        inputs: of the call, by name; whoever opened it may replace what only travels on to stock.
+        prompt: on the host.
+    """
+
+    def __init__(self, host: Host, inputs: Mapping[str, Any], prompt: HostPrompt) -> None:
+        self.host, self.model, self.config = host, host.model, host.config
+        self.inputs, self.prompt = inputs, prompt
+
+    @cached_property
+    def grids(self) -> list[FrameGrid]:
+        """The uncompressed clips, from shapes alone. Raises `CompressionError`, see `read_grids`."""
+        return self.read_grids()
+
+    @property
+    def repeats_one_clip(self) -> bool:
+        """Whether all clips are one in memory, as ``pixels[:1].expand(n, ...)`` makes them; no value is read."""
+        pixels = self.inputs.get("pixel_values_videos")
+        if pixels is None or len(self.grids) < 2 or len(set(self.grids)) > 1:
+            return False
+        return bool(pixels.shape[0] == len(self.grids) and pixels.stride(0) == 0)
+
+    @abstractmethod
+    def read_grids(self) -> list[FrameGrid]:
+        """The uncompressed clips, from shapes alone; called once.
+
+        Raises:
+            CompressionError: the prompt's placeholders do not match its videos.
         """
 
-    def rotary_embedding(self, model: nn.Module, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the language model's rotary embedding.
+    @abstractmethod
+    def pixels(self, clips: Sequence[int]) -> Tensor:
+        """[F, ...] the grids of some clips, ascending numbers, behind one another; their grids have one size."""
 
-        Args:
-            model: the model.
-            positions: [B, S] int64.
-            like: a tensor whose dtype and device they get.
-
-        Returns:
-            [B, S, E] each.
-        """
+    @abstractmethod
+    def assemble(self, kept: Sequence[KeptTokens]) -> PrefillInputs:
+        """Put the kept tokens of each clip into the prompt."""

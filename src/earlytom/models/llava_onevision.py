@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, cast
+from functools import cached_property, partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from earlytom.errors import CompressionError, ModelError
+from earlytom.layouts.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
 from earlytom.models.attention import (
     captured_outputs,
     find_pooling_head,
@@ -22,14 +23,21 @@ from earlytom.models.attention import (
     heads_mean,
     heads_received_attention,
 )
-from earlytom.models.base import FrameVisitor
-from earlytom.models.language_model import StockLanguageModel
+from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.merging_layer import check_token_merging, run_merging_layer
-from earlytom.models.prompt import HostPrompt, check_placeholders, keep_first, prefill_inputs, shorten_prompt
+from earlytom.models.prefill import (
+    check_loaded,
+    check_mask,
+    check_overrides,
+    check_promises,
+    prefill_inputs,
+    put_features,
+)
 from earlytom.ops import pool_bilinear
-from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
+from earlytom.stages import FrameBatch, FrameVisitor
+from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
-__all__ = ["LlavaOnevisionAdapter"]
+__all__ = ["LlavaOnevisionCall", "LlavaOnevisionHost", "LlavaOnevisionTower"]
 
 # Arguments of stock generate() and forward() that are used up here: the prompt leaves with its features in place.
 _CONSUMED = (
@@ -43,182 +51,175 @@ _CONSUMED = (
     "vision_aspect_ratio",
     "inputs_embeds",
 )
-# Overrides that stock accepts per call; the adapter follows the configuration only.
+# Overrides that stock accepts per call; here the configuration alone counts.
 _OVERRIDES = ("vision_feature_layer", "vision_feature_select_strategy", "vision_aspect_ratio")
 
 
-class LlavaOnevisionAdapter(StockLanguageModel):
-    """Implements `earlytom.models.base.ModelAdapter`."""
+class LlavaOnevisionHost(Host):
+    """Implements `earlytom.models.base.Host`."""
 
-    clip_arguments = ("pixel_values_videos",)
-    sequential_positions = True
-
-    def check(self, model: nn.Module) -> None:
-        config = cast(Any, model).config
-        tower = config.vision_config.model_type
+    def check(self) -> None:
+        tower, strategy = self.config.vision_config.model_type, self.config.vision_feature_select_strategy
         if tower not in ("siglip_vision_model", "siglip"):
             raise ModelError(f"LLaVA-OneVision is supported with a SigLIP tower, this checkpoint has {tower!r}")
-        strategy = config.vision_feature_select_strategy
         if strategy != "full":
             raise ModelError(
                 f"vision_feature_select_strategy must be 'full' (SigLIP has no CLS token), got {strategy!r}"
             )
-
-    def encoder(self, model: nn.Module) -> EncoderShape:
-        return EncoderShape(depth=max(self._feature_layers(model)))
-
-    def prompt(self, model: nn.Module, inputs: Mapping[str, Any]) -> HostPrompt | None:
-        ids, pixels = inputs.get("input_ids"), inputs.get("pixel_values_videos")
-        config = cast(Any, model).config
-        if pixels is None:
-            promised = ids is not None and inputs.get("inputs_embeds") is None and (ids == config.video_token_id).any()
-            if promised or (inputs.get("mm_encoder_outputs") or {}).get("video") is not None:
-                raise CompressionError(
-                    "the prompt holds video placeholders but pixel_values_videos is missing, so nothing could be "
-                    "compressed; pass the processor's whole output (for a further turn: the whole history with its "
-                    "video, not the cache of a compressed call)"
-                )
-            return None
-        if ids is None:
-            raise CompressionError("pixel_values_videos was given without input_ids; pass the processor's whole output")
-        self._check_call(inputs, pixels, config.vision_config.image_size)
-        mask = inputs.get("attention_mask")
-        if mask is not None and mask.shape != ids.shape:
-            raise CompressionError(
-                f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}, got {tuple(mask.shape)}"
+        depth, given = len(self.model.model.vision_tower.encoder.layers), self.config.vision_feature_layer
+        chosen = given if isinstance(given, list | tuple) else [given]
+        if not chosen or not all(isinstance(layer, int) and -depth - 1 <= layer <= depth for layer in chosen):
+            raise ModelError(
+                f"vision_feature_layer must be one or several of the hidden states of {depth} layers ({-depth - 1} to "
+                f"{depth}), got {given!r}"
             )
-        if cast(Any, model).model.image_newline.is_meta:
-            raise ModelError("a model with offloaded weights cannot be compressed; load it whole")
-        return HostPrompt(ids=ids.cpu(), mask=torch.ones_like(ids, device="cpu") if mask is None else mask.cpu())
 
-    def grids(self, model: nn.Module, inputs: Mapping[str, Any], prompt: HostPrompt) -> list[FrameGrid]:
-        videos, frames = inputs["pixel_values_videos"].shape[:2]
-        side = math.ceil(self._side(model) / 2)
-        grids = [FrameGrid(frames=frames, rows=side, columns=side)] * videos
-        is_video = prompt.ids == cast(Any, model).config.video_token_id
-        check_placeholders(is_video, sum(grid.tokens + 1 for grid in grids), len(grids))
-        return grids
+    def encoder_shape(self) -> EncoderShape:
+        return EncoderShape(depth=max(self.feature_layers))
 
-    def encode(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        grids: Sequence[FrameGrid],
-        clips: Sequence[int],
-        visitor: FrameVisitor,
-    ) -> Tensor:
-        # All frames have one size here, so that ``clips`` are all the clips there are.
-        inner = cast(Any, model).model
-        wanted, collected = self._feature_layers(model), {}
-        check_token_merging(visitor.plan, inner.vision_tower.config._attn_implementation)
-        if visitor.plan.pooling_head:
-            find_pooling_head(inner.vision_tower)  # refused before the layers have run
-        pixels = inputs["pixel_values_videos"].flatten(0, 1)
-        if visitor.plan.fingerprint:
-            visitor.receive_pixels(pixels)
-        hidden = inner.vision_tower.embeddings(pixels)
-        for index, layer in enumerate(inner.vision_tower.encoder.layers[: max(wanted)]):
-            if index in wanted:
-                collected[index] = hidden
-            if visitor.plan.token_layers:
-                hidden, others = run_merging_layer(layer, index, hidden, list(collected.values()), visitor)
-                collected = dict(zip(collected, others, strict=True))
-            elif index == visitor.plan.attention_layer:
-                attention = layer.self_attn
-                with captured_outputs(attention.q_proj, attention.k_proj) as captured:
-                    hidden = layer(hidden, attention_mask=None)
-                received = partial(
-                    heads_received_attention, *captured, heads=attention.num_heads, scale=attention.scale
-                )
-                visitor.receive_attention(received)
-                if visitor.plan.keys:
-                    visitor.receive_keys(partial(heads_mean, captured[1], heads=attention.num_heads))
-            else:
-                hidden = layer(hidden, attention_mask=None)
-            hidden, others = visitor.after_layer(index, hidden, list(collected.values()))
-            collected = dict(zip(collected, others, strict=True))
-        if visitor.plan.pooling_head:
-            visitor.receive_pooling(partial(head_attention, inner.vision_tower, hidden))
-        collected[max(wanted)] = hidden
-        return (
-            hidden if len(wanted) == 1 else torch.cat([collected[index].to(hidden.device) for index in wanted], dim=-1)
-        )
+    def check_plan(self, plan: EncoderPlan) -> None:
+        vision_tower = self.model.model.vision_tower
+        check_token_merging(plan, vision_tower.config._attn_implementation)
+        if plan.pooling_head:
+            find_pooling_head(vision_tower)
 
-    def project(self, model: nn.Module, hidden: Tensor, grid: FrameGrid) -> Tensor:
-        inner = cast(Any, model).model
-        return cast(Tensor, inner.apply_pooling(inner.multi_modal_projector(hidden)))
+    def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:
+        prompt = self.read_prompt(inputs)
+        return None if prompt is None else LlavaOnevisionCall(self, inputs, prompt)
 
-    def project_tokens(self, model: nn.Module, hidden: Tensor) -> Tensor:
-        return cast(Tensor, cast(Any, model).model.multi_modal_projector(hidden))
+    def tower(self, grid: FrameGrid) -> Tower:
+        return LlavaOnevisionTower(self, grid)
 
-    def pool_attention(self, model: nn.Module, attention: Tensor, grid: FrameGrid) -> Tensor:
-        side = self._side(model)
-        return pool_bilinear(attention, side=side, pooled=(math.ceil(side / 2), math.ceil(side / 2)))
-
-    def assemble(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        prompt: HostPrompt,
-        grids: Sequence[FrameGrid],
-        kept: Sequence[KeptTokens],
-    ) -> PrefillInputs:
-        config = cast(Any, model).config
-        is_video = prompt.ids == config.video_token_id
-        after = [tokens.features.shape[0] + 1 for tokens in kept]
-        keep = keep_first(is_video, [grid.tokens + 1 for grid in grids], after)
-        short = shorten_prompt(keep, is_video, pad_right=prompt.right_padded)
-        device = inputs["input_ids"].device
-        short_ids = short.take(prompt.ids, 0).to(device, non_blocking=True)
-        embeds = cast(Any, model).get_input_embeddings()(short_ids)
-        embeds = self._with_images(model, inputs, short_ids, embeds)
-        places = (short_ids == config.video_token_id).unsqueeze(-1).to(embeds.device)
-        embeds = embeds.masked_scatter(places, self._with_newlines(model, kept).to(embeds))
-        return prefill_inputs(inputs, prompt, short, embeds, _CONSUMED)
-
-    @staticmethod
-    def _side(model: nn.Module) -> int:
-        vision = cast(Any, model).config.vision_config
-        return int(vision.image_size // vision.patch_size)
-
-    @staticmethod
-    def _feature_layers(model: nn.Module) -> list[int]:
+    @property
+    def feature_layers(self) -> list[int]:
         """Hidden states in use, as "after this many layers" (transformers counts from the end or the start)."""
-        layer = cast(Any, model).config.vision_feature_layer
-        depth = len(cast(Any, model).model.vision_tower.encoder.layers)
+        layer, depth = self.config.vision_feature_layer, len(self.model.model.vision_tower.encoder.layers)
         return [index if index >= 0 else depth + 1 + index for index in ([layer] if isinstance(layer, int) else layer)]
 
-    @staticmethod
-    def _check_call(inputs: Mapping[str, Any], pixels: Any, image_size: int) -> None:
-        for name in ("inputs_embeds", "mm_encoder_outputs", "labels"):
-            if inputs.get(name) is not None:
-                raise CompressionError(f"{name} cannot be given together with a video that is to be compressed")
-        for name in _OVERRIDES:
-            if inputs.get(name) is not None:
-                raise CompressionError(
-                    f"{name} cannot be overridden per call while compressing; set it in model.config"
-                )
-        shape = tuple(getattr(pixels, "shape", ()))
-        if len(shape) != 5 or 0 in shape:
-            raise CompressionError(
-                f"pixel_values_videos must be [videos, frames, channels, height, width], got {shape}"
-            )
-        if shape[-2:] != (image_size, image_size):
-            raise CompressionError(f"video frames must be {image_size} x {image_size} pixels, got {shape[-2:]}")
+    def read_prompt(self, inputs: Mapping[str, Any]) -> HostPrompt | None:
+        """See `open`."""
+        pixels = inputs.get("pixel_values_videos")
+        if pixels is None:
+            check_promises(inputs, self.config.video_token_id)
+            return None
+        if inputs.get("input_ids") is None:
+            raise CompressionError("pixel_values_videos was given without input_ids; pass the processor's whole output")
+        check_overrides(inputs, *_OVERRIDES)
+        _check_pixels(pixels, self.config.vision_config.image_size)
+        check_mask(inputs)
+        check_loaded(self.model.model.image_newline, pixels)
+        return HostPrompt.of(inputs)
 
-    @staticmethod
-    def _with_newlines(model: nn.Module, kept: Sequence[KeptTokens]) -> Tensor:
-        newline = cast(Any, model).model.image_newline
-        return torch.cat([torch.cat((tokens.features, newline[None].to(tokens.features.device))) for tokens in kept])
 
-    @staticmethod
-    def _with_images(model: nn.Module, inputs: Mapping[str, Any], short_ids: Tensor, embeds: Tensor) -> Tensor:
-        """Images of the same prompt go in as stock puts them, untouched."""
-        if inputs.get("pixel_values") is None:
+class LlavaOnevisionTower(Tower):
+    """Implements `earlytom.models.base.Tower`."""
+
+    def __init__(self, host: LlavaOnevisionHost, grid: FrameGrid) -> None:
+        super().__init__(host, grid)
+        self._base, self._wanted = host.model.model, host.feature_layers
+        self._layers = self._base.vision_tower.encoder.layers
+        self._side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+
+    def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
+        return FrameBatch(hidden=self._base.vision_tower.embeddings(pixels), grids_per_clip=grids_per_clip)
+
+    def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
+        requests, layer = visitor.requests, self._layers[index]
+        if index in self._wanted:
+            batch = batch.with_hidden(batch.hidden, batch.hidden)
+        if requests.token_layers:
+            return run_merging_layer(layer, index, batch, visitor)
+        if index not in requests.attention_layers:
+            return batch.with_hidden(layer(batch.hidden, attention_mask=None))
+        attention = layer.self_attn
+        with captured_outputs(attention.q_proj, attention.k_proj) as captured:
+            hidden = layer(batch.hidden, attention_mask=None)
+        heads, scale = attention.num_heads, attention.scale
+        visitor.receive_attention(index, partial(heads_received_attention, *captured, heads=heads, scale=scale))
+        if index in requests.key_layers:
+            visitor.receive_keys(index, partial(heads_mean, captured[1], heads=heads))
+        return batch.with_hidden(hidden)
+
+    def project(self, batch: FrameBatch) -> Tensor:
+        features: Tensor = self._base.apply_pooling(self._base.multi_modal_projector(self._features(batch)))
+        return features
+
+    def project_tokens(self, batch: FrameBatch) -> Tensor:
+        features: Tensor = self._base.multi_modal_projector(self._features(batch))
+        return features
+
+    def pool_attention(self, attention: Tensor) -> Tensor:
+        return pool_bilinear(attention, side=self._side, pooled=(self.grid.rows, self.grid.columns))
+
+    def pooling_head(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
+        return head_attention(self._base.vision_tower, batch.hidden)
+
+    def _features(self, batch: FrameBatch) -> Tensor:
+        """[F, L, D] the hidden states in use, behind one another on the last dimension in the configuration's order."""
+        if len(self._wanted) == 1:
+            return batch.hidden
+        aside = dict(zip(sorted(set(self._wanted) - {self.depth}), batch.others, strict=True))
+        states = {**aside, self.depth: batch.hidden}
+        return torch.cat([states[index].to(batch.hidden.device) for index in self._wanted], dim=-1)
+
+
+class LlavaOnevisionCall(VideoCall):
+    """Implements `earlytom.models.base.VideoCall`."""
+
+    def read_grids(self) -> list[FrameGrid]:
+        videos, frames = self.inputs["pixel_values_videos"].shape[:2]
+        vision = self.config.vision_config
+        side = self.pooled(vision.image_size // vision.patch_size)
+        grids = [FrameGrid(frames=frames, rows=side, columns=side)] * videos
+        check_placeholders(self.is_video, sum(map(self.length, grids)), len(grids))
+        return grids
+
+    def pixels(self, clips: Sequence[int]) -> Tensor:
+        videos: Tensor = self.inputs["pixel_values_videos"]
+        return videos.flatten(0, 1) if len(clips) == len(videos) else torch.cat([videos[clip] for clip in clips])
+
+    def assemble(self, kept: Sequence[KeptTokens]) -> PrefillInputs:
+        sequences = self.sequences(kept)
+        keep = keep_first(self.is_video, list(map(self.length, self.grids)), list(map(len, sequences)))
+        short = shorten_prompt(keep, self.is_video, pad_right=self.prompt.right_padded)
+        ids = short.take(self.prompt.ids, 0).to(self.inputs["input_ids"].device, non_blocking=True)
+        embeds = put_features(self.embed_text(ids), ids == self.config.video_token_id, torch.cat(sequences))
+        return prefill_inputs(self.inputs, self.prompt, short, embeds, _CONSUMED)
+
+    @cached_property
+    def is_video(self) -> Tensor:
+        """[B, S] bool on the host: the placeholders of videos."""
+        return self.prompt.ids == self.config.video_token_id
+
+    def pooled(self, side: int) -> int:
+        """Rows and columns of tokens of a frame with ``side`` rows and columns of patches."""
+        return math.ceil(side / 2)
+
+    def length(self, grid: FrameGrid) -> int:
+        """Positions that an uncompressed clip takes in the prompt, newlines included."""
+        return grid.tokens + 1
+
+    def sequences(self, kept: Sequence[KeptTokens]) -> list[Tensor]:
+        """What stands in the prompt for each clip: [S, C] tokens and newlines."""
+        newline = self.model.model.image_newline
+        return [torch.cat((tokens.features, newline[None].to(tokens.features.device))) for tokens in kept]
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """[B, S, C] embeddings; images of the same prompt go in as stock puts them, untouched."""
+        embeds: Tensor = self.model.get_input_embeddings()(ids)
+        if self.inputs.get("pixel_values") is None:
             return embeds
-        inner, config = cast(Any, model).model, cast(Any, model).config
-        features = inner.get_image_features(
-            inputs["pixel_values"], inputs["image_sizes"], batch_num_images=inputs.get("batch_num_images")
+        features = self.model.model.get_image_features(
+            self.inputs["pixel_values"],
+            self.inputs["image_sizes"],
+            batch_num_images=self.inputs.get("batch_num_images"),
         ).pooler_output
-        is_image = (short_ids == config.image_token_id).unsqueeze(-1).to(embeds.device)
-        return embeds.masked_scatter(is_image, torch.cat(list(features)).to(embeds))
+        return put_features(embeds, ids == self.config.image_token_id, torch.cat(list(features)))
+
+
+def _check_pixels(pixels: Any, image_size: int) -> None:
+    shape = tuple(getattr(pixels, "shape", ()))
+    if len(shape) != 5 or 0 in shape:
+        raise CompressionError(f"pixel_values_videos must be [videos, frames, channels, height, width], got {shape}")
+    if shape[-2:] != (image_size, image_size):
+        raise CompressionError(f"video frames must be {image_size} x {image_size} pixels, got {shape[-2:]}")

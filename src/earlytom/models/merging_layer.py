@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from earlytom.errors import ModelError
 from earlytom.models.attention import captured_outputs, heads_mean, heads_received_attention
 
 if TYPE_CHECKING:
-    from earlytom.models.base import FrameVisitor
+    from earlytom.stages import FrameBatch, FrameVisitor
     from earlytom.types import EncoderPlan
 
 __all__ = ["check_token_merging", "run_merging_layer"]
@@ -32,9 +31,7 @@ def check_token_merging(plan: EncoderPlan, implementation: str) -> None:
         )
 
 
-def run_merging_layer(
-    layer: Any, index: int, hidden: Tensor, others: Sequence[Tensor], visitor: FrameVisitor
-) -> tuple[Tensor, list[Tensor]]:
+def run_merging_layer(layer: Any, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
     """Run a block of the SigLIP kind (norm, attention, norm, MLP), and let the visitor merge tokens in its middle.
 
     Hooks that others put on the block itself do not fire, those on its parts do.
@@ -42,34 +39,30 @@ def run_merging_layer(
     Args:
         layer: the block.
         index: its number.
-        hidden: [F, L, D] hidden states.
-        others: earlier hidden states that are to be merged in the same way.
+        batch: the hidden states.
         visitor: who merges.
-
-    Returns:
-        The hidden states after the block, and the others.
     """
-    plan, attention = visitor.plan, layer.self_attn
-    hidden = _on_device_of(layer, hidden)
-    sizes = visitor.token_sizes if plan.proportional_attention else None
+    requests, attention = visitor.requests, layer.self_attn
+    hidden = _on_device_of(layer, batch.hidden)
+    sizes = visitor.token_sizes if requests.proportional_attention else None
     sizes = None if sizes is None else sizes.to(hidden.device)
     bias = None if sizes is None else sizes.log()[:, None, None].to(hidden.dtype)
     with captured_outputs(attention.q_proj, attention.k_proj) as captured:
         attended, _ = attention(layer.layer_norm1(hidden), attention_mask=bias)
-    hidden = hidden + attended
     keys = partial(heads_mean, captured[1], heads=attention.num_heads)
-    if index == plan.attention_layer:
+    if index in requests.attention_layers:
+        heads, scale = attention.num_heads, attention.scale
         visitor.receive_attention(
-            partial(heads_received_attention, *captured, heads=attention.num_heads, scale=attention.scale, sizes=sizes)
+            index, partial(heads_received_attention, *captured, heads=heads, scale=scale, sizes=sizes)
         )
-        if plan.keys:
-            visitor.receive_keys(keys)
-    carried = list(others)
-    if index in plan.token_layers:
+        if index in requests.key_layers:
+            visitor.receive_keys(index, keys)
+    batch = batch.with_hidden(hidden + attended)
+    if index in requests.token_layers:
         with torch.no_grad():
             metric = keys()
-        hidden, carried = visitor.merge_tokens(index, hidden, metric, carried)
-    return hidden + layer.mlp(layer.layer_norm2(hidden)), carried
+        batch = visitor.merge_tokens(index, batch, metric)
+    return batch.with_hidden(batch.hidden + layer.mlp(layer.layer_norm2(batch.hidden)))
 
 
 def _on_device_of(layer: Any, hidden: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from earlytom.errors import CompressionError, ModelError
 from earlytom.methods import make_method
 from earlytom.models import open_model
 from earlytom.models.caches import given_cache, returned_cache
+from earlytom.runtime.acting_in_llm import acting_in_llm
 from earlytom.runtime.devices import computing_devices
-from earlytom.runtime.encode import plan_encoder
 from earlytom.runtime.generation import (
     check_generation,
     named_arguments,
@@ -25,14 +25,18 @@ from earlytom.runtime.generation import (
     with_new_token_limits,
 )
 from earlytom.runtime.hand_decoding import ShortenedPrompts, is_decoding_step
-from earlytom.runtime.language import acting_inside, plan_language_model
+from earlytom.runtime.in_parts import check_grids_at_once
+from earlytom.runtime.plans import Plans
 from earlytom.runtime.prefix import CachedPrefix, cached_prefix
 from earlytom.runtime.preparing import prepare_call
 from earlytom.runtime.router import ActiveCall, Router, enter
+from earlytom.stages import LayerRequests
 from earlytom.trace import CallTrace, Stopwatch, Trace
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
+    from earlytom.models.base import VideoCall
+    from earlytom.types import PrefillInputs
 
 __all__ = ["Compression", "compress"]
 
@@ -40,7 +44,7 @@ __all__ = ["Compression", "compress"]
 _USERS_CALL = 6
 
 
-def compress(model: nn.Module, method: Method | str) -> Compression:
+def compress(model: nn.Module, method: Method | str, *, grids_at_once: int | None = None) -> Compression:
     """Switch a compression method on for a model; on leaving the model is exactly as it was.
 
     Inside, ``model.generate(**inputs)`` and ``model(**inputs)`` work with the processor's ordinary outputs, from any
@@ -53,6 +57,9 @@ def compress(model: nn.Module, method: Method | str) -> Compression:
     Args:
         model: a supported stock model, loaded by ``from_pretrained``, or a wrapper around one (PEFT's, for example).
         method: a method, or its name and options as text, such as ``"earlytom:retention=0.1"``.
+        grids_at_once: for long clips on small devices, how many temporal grids (frames, in the Qwen families pairs of
+            them) are in a layer of the vision encoder together, at most. ``None``: all, as in stock. Rounding differs,
+            so that ties may be decided otherwise.
 
     Returns:
         What ``with`` takes, or a service holds: `Compression`.
@@ -60,8 +67,9 @@ def compress(model: nn.Module, method: Method | str) -> Compression:
     Raises:
         ModelError: the model is not supported.
         MethodError: the method is unknown or does not fit the model.
+        CompressionError: ``grids_at_once`` is no number of grids, or the method cannot do with a part of them.
     """
-    return Compression(model, method)
+    return Compression(model, method, grids_at_once=grids_at_once)
 
 
 class Compression:
@@ -77,17 +85,18 @@ class Compression:
         CompressionError: (from the calls inside) compression could not run as promised.
     """
 
-    def __init__(self, model: nn.Module, method: Method | str) -> None:
+    def __init__(self, model: nn.Module, method: Method | str, *, grids_at_once: int | None = None) -> None:
         self._forgotten = False  # nothing to warn about until it is made
         self._method = make_method(method)
-        self._adapter, self._model = open_model(model)
-        plan_encoder(self._adapter, self._model, self._method)
-        self._plan = plan_language_model(self._adapter, self._model, self._method)
+        self._host = open_model(model)
+        self._plans = Plans.of(self._method, self._host)
+        check_grids_at_once(grids_at_once, LayerRequests.of([self._plans.encoder]))
+        self._grids_at_once = grids_at_once
         self.trace = Trace(method=self._method.describe())
         # Prompts that forward() shortened, for callers who go on decoding by hand.
         self._prompts = ShortenedPrompts()
         self._router: Router | None = None
-        self._devices = computing_devices(self._model)
+        self._devices = computing_devices(self._host.model)
         self._over = False
         self._forgotten = True
 
@@ -98,7 +107,7 @@ class Compression:
                 "this earlytom.compress block has been entered before, and serves once; make another one by "
                 "earlytom.compress(model, method)"
             )
-        self._router = enter(self._model, list(self._adapter.decoder_layers(self._model)), self)
+        self._router = enter(self._host.model, self._host.language.layers, self)
         return self.trace
 
     def __exit__(
@@ -124,7 +133,7 @@ class Compression:
     @property
     def acts_in_llm(self) -> bool:
         """Whether the method acts inside the language model."""
-        return bool(self._plan.reduce_before)
+        return self._plans.acts_in_llm
 
     def generate(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Serve ``model.generate``."""
@@ -132,22 +141,21 @@ class Compression:
             return self._generate(stock, args, kwargs)
 
     def _generate(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        defaults: Any = self._model.generation_config
+        defaults = self._host.model.generation_config
         given = named_arguments(stock, args, kwargs)
         prefix = cached_prefix(given, generating=True)
         arguments = prefix.without(with_mask(given, defaults))
-        prompt = self._adapter.prompt(self._model, arguments)
+        opened = self._host.open(arguments)
         with self._serving() as call:
-            if prompt is None:
+            if opened is None:
                 return stock(*args, **kwargs)
             check_generation(arguments, defaults, reduces_in_llm=self.acts_in_llm)
             self._check_prefix(prefix, arguments, generating=True)
             warn_about_cache(arguments, defaults, stacklevel=_USERS_CALL)
-            arguments = with_new_token_limits(arguments, defaults)
+            opened.inputs = with_new_token_limits(arguments, defaults)
             call.trace.clock.start("ttft")
-            prepared = prepare_call(self._adapter, self._model, arguments, prompt, self._method, call.trace)
-            prepared = prefix.before(prepared, generating=True)
-            with acting_inside(call, self._adapter, self._model, self._method, self._plan, prepared):
+            prepared = prefix.before(self._prepare(opened, call.trace), generating=True)
+            with self._acting_in_llm(call, prepared):
                 output = stock(**prepared.arguments)
             call.trace.clock.stop("ttft")
             return output
@@ -159,8 +167,8 @@ class Compression:
             return stock(**self._prompts.fitting(given))
         prefix = cached_prefix(given, generating=False)
         arguments = prefix.without(given)
-        prompt = self._adapter.prompt(self._model, arguments)
-        if prompt is None:
+        opened = self._host.open(arguments)
+        if opened is None:
             return stock(**self._prompts.fitting(given))
         self._check_prefix(prefix, arguments, generating=False)
         if self.acts_in_llm:
@@ -168,22 +176,27 @@ class Compression:
                 raise CompressionError(
                     "forward() cannot fill a cache with a method that acts in the LLM; use generate()"
                 )
-            arguments["use_cache"] = False
+            opened.inputs = {**arguments, "use_cache": False}
         with self._serving() as call:
             call.trace.clock.start("ttft")
-            prepared = prepare_call(self._adapter, self._model, arguments, prompt, self._method, call.trace)
-            prepared = prefix.before(prepared, generating=False)
+            prepared = prefix.before(self._prepare(opened, call.trace), generating=False)
             short = {key: value for key, value in prepared.arguments.items() if key != "input_ids"}
-            with acting_inside(call, self._adapter, self._model, self._method, self._plan, prepared):
+            with self._acting_in_llm(call, prepared):
                 output = call.forward(stock, **short)
             call.trace.clock.stop("ttft")
         cache = returned_cache(output)
         if cache is not None:
-            self._prompts.add(cache, prompt, prepared, prefix)
+            self._prompts.add(cache, opened.prompt, prepared, prefix)
         return output
 
+    def _prepare(self, opened: VideoCall, trace: CallTrace) -> PrefillInputs:
+        return prepare_call(opened, self._method, self._plans.encoder, trace, self._grids_at_once)
+
+    def _acting_in_llm(self, call: ActiveCall, prepared: PrefillInputs) -> AbstractContextManager[None]:
+        return acting_in_llm(call, self._host.language, self._method, self._plans.language, prepared)
+
     def _check_prefix(self, prefix: CachedPrefix, arguments: Mapping[str, Any], *, generating: bool) -> None:
-        sequential = self._adapter.sequential_positions
+        sequential = self._host.sequential_positions
         prefix.check(arguments, generating=generating, sequential=sequential, reduces_in_llm=self.acts_in_llm)
 
     @contextmanager
@@ -197,20 +210,20 @@ class Compression:
         self.trace.calls.append(trace)
 
     def _brings_video(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call brings a video; some families hand it over among the images, which only the adapter tells."""
+        """Whether a call brings a video; some families hand it over among the images, which only opening it tells."""
         encoded = arguments.get("mm_encoder_outputs") or {}
         if arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             return True
-        if "pixel_values_videos" in self._adapter.clip_arguments:
+        if not self._host.videos_among_images:
             return False
         images = arguments.get("pixel_values") is not None or encoded.get("image") is not None
-        return images and self._adapter.prompt(self._model, arguments) is not None
+        return images and self._host.open(arguments) is not None
 
-    def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Inside a block no video may reach the inner model: what is compressed gets there as embeddings."""
+    def check_base_model(self, base: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Inside a block no video may reach ``model.model``: what is compressed gets there as embeddings."""
         if self._brings_video(arguments):
             raise CompressionError(
-                f"{type(inner).__name__} was called with a video inside a compress block, which would not be "
+                f"{type(base).__name__} was called with a video inside a compress block, which would not be "
                 "compressed; call the whole model or its generate()"
             )
 

@@ -6,7 +6,7 @@ that enter each layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from earlytom.errors import CompressionError
 from earlytom.models import open_model
-from earlytom.models.prompt import HostPrompt
-from earlytom.types import EncoderPlan
+from earlytom.stages import FrameBatch, PassiveVisitor
 
 __all__ = ["Flops", "count_flops"]
 
@@ -41,19 +40,17 @@ class Flops:
         return self.encoder + self.projection + self.prefill
 
 
-class _LayerByLayer:
+class _LayerByLayer(PassiveVisitor):
     """A visitor that changes nothing and notes what has been counted after each layer."""
 
-    plan = EncoderPlan()
-    token_sizes = None
-
     def __init__(self, total: Callable[[], int]) -> None:
+        super().__init__()
         self._total = total
         self.totals: list[int] = []
 
-    def after_layer(self, layer: int, hidden: Tensor, others: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
+    def after_layer(self, layer: int, batch: FrameBatch) -> FrameBatch:
         self.totals.append(self._total())
-        return hidden, list(others)
+        return batch
 
 
 def count_flops(
@@ -82,19 +79,23 @@ def count_flops(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    adapter, model = open_model(model)
-    ids = inputs["input_ids"]
-    (grid,) = adapter.grids(model, inputs, HostPrompt(ids=ids, mask=torch.ones_like(ids)))
-    if grid.frames != 1:
-        raise CompressionError(f"operations are counted on a clip of one frame, got {grid.frames}")
-    entering = _frames_entering(frames, frames_after or {}, adapter.encoder(model).depth)
+    host = open_model(model)
+    call = host.open(inputs)
+    if call is None:
+        raise CompressionError("operations are counted on a clip of one frame, got a prompt without any")
+    grids = call.grids
+    if [grid.frames for grid in grids] != [1]:
+        counts = ", ".join(str(grid.frames) for grid in grids)
+        raise CompressionError(f"operations are counted on a clip of one frame, got {counts}")
+    tower, depth = host.tower(grids[0]), host.shape.depth
+    entering = _frames_entering(frames, frames_after or {}, depth)
     counter = FlopCounterMode(display=False)
     visitor = _LayerByLayer(lambda: int(counter.get_total_flops()))
     with torch.no_grad():
         with counter:
-            hidden = adapter.encode(model, inputs, [grid], [0], visitor)  # type: ignore[arg-type]
-        projection = _counted(lambda: adapter.project(model, hidden, grid))
-        prefill = _counted(lambda: _prefill(model, prefill_tokens))
+            encoded = tower.run(tower.embed(call.pixels([0]), (1,)), range(depth), visitor)
+        projection = _counted(lambda: tower.project(encoded))
+        prefill = _counted(lambda: _prefill(host.model, prefill_tokens))
     layers = [after - before for before, after in zip([0, *visitor.totals], visitor.totals, strict=False)]
     encoder = sum(count * cost for count, cost in zip(entering[:-1], layers, strict=True))
     return Flops(encoder=encoder, projection=entering[-1] * projection, prefill=prefill)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from earlytom.layouts.prompt import HostPrompt
 from earlytom.models.caches import given_cache
-from earlytom.models.prompt import HostPrompt
 from earlytom.runtime.generation import brings_pixels
 from earlytom.runtime.prefix import CachedPrefix
 from earlytom.types import PrefillInputs

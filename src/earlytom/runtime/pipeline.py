@@ -19,7 +19,7 @@ from earlytom.models import open_model
 from earlytom.runtime.compression import compress
 from earlytom.runtime.devices import computing_devices, input_device, synchronize
 from earlytom.runtime.loading import load_model
-from earlytom.runtime.prompts import share_clip
+from earlytom.runtime.shared_clip import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
 from earlytom.runtime.turns import turns_of
 from earlytom.video import Sampling, Video, read_video
@@ -95,9 +95,8 @@ class VideoQA:
     """
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        _, stock = open_model(model)
         self.model, self.processor = model, processor
-        self._turns = turns_of(stock)
+        self._turns = turns_of(open_model(model).model)
 
     @classmethod
     def load(

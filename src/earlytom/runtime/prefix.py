@@ -29,12 +29,12 @@ class CachedPrefix:
     Attributes:
         length: their number, the same for all samples; 0 where nothing is cached.
         mask: [B, length] of them where ``input_ids`` leave them out; ``None`` where these hold the whole prompt.
-        told: whether the call's own mask says which of the two it is.
+        mask_given: whether the call's own mask says which of the two it is.
     """
 
     length: int
     mask: Tensor | None = None
-    told: bool = True
+    mask_given: bool = True
 
     @property
     def padded(self) -> bool:
@@ -67,7 +67,7 @@ class CachedPrefix:
                 "cannot go on behind: its later layers have shorter caches; start with an empty cache"
             )
         ids = arguments["input_ids"]
-        if not self.told:
+        if not self.mask_given:
             raise CompressionError(
                 f"the cache already holds {self.length} tokens: pass the attention_mask too, which tells whether "
                 "input_ids are the whole prompt or only what comes behind it"
@@ -150,6 +150,8 @@ def cached_prefix(arguments: Mapping[str, Any], *, generating: bool) -> CachedPr
     length = int(cache.get_seq_length()) if cache is not None and brings_pixels(arguments) else 0
     if not length or ids is None:
         return CachedPrefix(0)
+    if mask is None and generating:
+        return CachedPrefix(length, mask_given=False)
     if mask is None:
-        return CachedPrefix(length, told=False) if generating else CachedPrefix(length, ids.new_ones(len(ids), length))
+        return CachedPrefix(length, ids.new_ones(len(ids), length))
     return CachedPrefix(length, mask[:, :length] if mask.shape[1] == length + ids.shape[1] else None)

@@ -24,7 +24,7 @@ from earlytom.runtime.generation import brings_pixels, named_arguments
 from earlytom.runtime.shadow import BoundToModel, Shadow
 
 if TYPE_CHECKING:
-    from earlytom.runtime.inner import InnerStage
+    from earlytom.runtime.llm_stage import LlmStage
     from earlytom.trace import CallTrace
 
 __all__ = ["ActiveCall", "Block", "Router", "enter"]
@@ -49,8 +49,8 @@ class Block(Protocol):
     def forward(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Serve ``model.forward``."""
 
-    def check_inner(self, inner: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Raise `CompressionError` for a call of the inner model that would go around compression."""
+    def check_base_model(self, base: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Raise `CompressionError` for a call of ``model.model`` that would go around compression."""
 
     def check_inputs(self, stock: Stock, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """The same for ``prepare_inputs_for_generation``, called by a ``generate`` that is not ours."""
@@ -73,7 +73,7 @@ class ActiveCall:
 
     trace: CallTrace
     router: Router
-    stage: InnerStage | None = None
+    stage: LlmStage | None = None
     further: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
     samples: int = 1
     compressed: bool = False
@@ -202,7 +202,7 @@ class Router(BoundToModel):
             Shadow(model, "generate", self._generate),
             Shadow(model, "forward", self._forward),
             Shadow(model, "prepare_inputs_for_generation", self._make_inputs),
-            Shadow(model.model, "forward", partial(self._inner, model.model)),
+            Shadow(model.model, "forward", partial(self._base_model, model.model)),
             Shadow(model.model.language_model, "forward", self._language_model),
         ]
 
@@ -231,10 +231,10 @@ class Router(BoundToModel):
             block.check_inputs(stock, args, kwargs)
         return stock(*args, **kwargs)
 
-    def _inner(self, inner: nn.Module, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+    def _base_model(self, base: nn.Module, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         block = self.block
         if block is not None:
-            block.check_inner(inner, named_arguments(stock, args, kwargs) if args else kwargs)
+            block.check_base_model(base, named_arguments(stock, args, kwargs) if args else kwargs)
         return stock(*args, **kwargs)
 
     def _language_model(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:

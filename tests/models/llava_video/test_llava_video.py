@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import earlytom
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 from earlytom.models.llava_video.processor import LlavaVideoProcessor
-from earlytom.models.prompt import HostPrompt
 from earlytom.types import FrameGrid
 from earlytom.video import Video
 from families import family_case
@@ -190,10 +189,10 @@ def test_token_counts_at_true_size(mode, side, length) -> None:
         model = LlavaVideoForConditionalGeneration(config)
         frames = torch.empty(1, 64, 3, 384, 384)
     ids = torch.full((1, length), VIDEO)
-    prompt = HostPrompt(ids=ids, mask=torch.ones_like(ids))
-    (grid,) = find_adapter(model).grids(model, {"pixel_values_videos": frames}, prompt)
+    host = open_model(model)
+    (grid,) = host.open({"input_ids": ids, "pixel_values_videos": frames}).grids
     assert (grid.frames, grid.rows, grid.columns) == (64, side, side)
-    layers = earlytom.EarlyTom(retention=0.1).encoder_plan(find_adapter(model).encoder(model)).merge_layers
+    layers = earlytom.EarlyTom(retention=0.1).encoder_plan(host.shape).merge_layers
     assert layers == (3, 10, 16)
 
 
@@ -214,7 +213,7 @@ def test_attention_is_pooled_as_features_are(mode) -> None:
     model = CASE.build(spatial_pool_mode=mode)
     scores, grid = torch.rand(3, 81), FrameGrid(frames=3, rows=4, columns=4)
     pooled = model.model.apply_pooling(scores[..., None].expand(-1, -1, 5).contiguous())
-    torch.testing.assert_close(find_adapter(model).pool_attention(model, scores, grid), pooled[..., 0])
+    torch.testing.assert_close(open_model(model).tower(grid).pool_attention(scores), pooled[..., 0])
 
 
 def newlines_by_loop(places: list[int], grid: FrameGrid, position: str) -> list[int]:
@@ -315,14 +314,14 @@ def test_placeholders_that_do_not_match_are_told(published) -> None:
 def test_parts_and_strange_states_are_refused() -> None:
     model = CASE.build()
     with pytest.raises(earlytom.ModelError, match="LlavaVideoForConditionalGeneration, got LlavaVideoModel"):
-        find_adapter(model.model)
+        open_model(model.model)
     model.config.vision_feature_layer = -2
     with pytest.raises(earlytom.ModelError, match="vision_feature_layer must be -1"):
-        find_adapter(model)
+        open_model(model)
     model = CASE.build()
     model.config.newline_position = "row"
     with pytest.raises(earlytom.ModelError, match="newline_position must be one of"):
-        find_adapter(model)
+        open_model(model)
 
 
 def test_processor_refuses_an_unknown_layout(published) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earlytom.errors import CompressionError
-from earlytom.models.prompt import by_frame, check_placeholders, keep_first, shorten_prompt
+from earlytom.layouts.prompt import (
+    HostPrompt,
+    by_grid,
+    check_placeholders,
+    clip_positions,
+    keep_first,
+    shorten_prompt,
+    spans,
+)
 from earlytom.types import FrameGrid, KeptTokens
 
 
@@ -71,16 +81,47 @@ def test_take_fills_the_gaps() -> None:
 def test_tokens_go_into_the_order_of_their_frames_and_each_needs_a_place() -> None:
     grid = FrameGrid(frames=3, rows=1, columns=2)
     tokens = KeptTokens(features=torch.arange(4.0)[:, None], places=torch.tensor([5, 0, 4, 1]))
-    (ordered,), counts = by_frame([tokens], [grid])
+    (ordered,), counts = by_grid([tokens], [grid])
     assert ordered.places.tolist() == [0, 1, 5, 4]
     assert ordered.features.flatten().tolist() == [1, 3, 0, 2]
     assert counts == [[2, 0, 2]]
     crowded = KeptTokens(features=torch.zeros(3, 1), places=torch.tensor([2, 2, 3]))
     with pytest.raises(CompressionError, match="3 tokens were kept in one frame of 2"):
-        by_frame([crowded], [grid])
+        by_grid([crowded], [grid])
 
 
 def test_placeholders_must_match() -> None:
     with pytest.raises(CompressionError, match="2 video placeholder tokens, but its 1 video"):
         check_placeholders(torch.tensor([[True, True, False]]), 3, 1)
     check_placeholders(torch.tensor([[True, True, False]]), 2, 1)
+
+
+def test_the_prompt_of_a_call_lies_on_the_host_with_what_else_is_asked_for() -> None:
+    inputs = {"input_ids": torch.tensor([[5, 6]]), "seconds": [0.5, 1.0], "unasked": torch.ones(1), "absent": None}
+    prompt = HostPrompt.of(inputs, "seconds", "absent", "unknown")
+    assert (prompt.ids.tolist(), prompt.mask.tolist(), prompt.right_padded) == ([[5, 6]], [[1, 1]], False)
+    assert prompt.mask.dtype == torch.int64
+    assert {name: value.tolist() for name, value in prompt.others.items()} == {"seconds": [0.5, 1.0]}
+    padded = HostPrompt.of(inputs | {"attention_mask": torch.tensor([[1, 0]])}, ids=torch.tensor([[7, 8]]))
+    assert (padded.ids.tolist(), padded.mask.tolist(), padded.right_padded) == ([[7, 8]], [[1, 0]], True)
+
+
+@given(st.lists(st.booleans(), max_size=12))
+def test_spans_are_the_runs_of_what_is_marked(marks) -> None:
+    found = spans(torch.tensor(marks, dtype=torch.bool))
+    assert [place for start, stop in found for place in range(start, stop)] == [
+        place for place, mark in enumerate(marks) if mark
+    ]
+    assert all(stop < start for (_, stop), (start, _) in pairwise(found))
+
+
+def test_placeholders_of_a_clip_are_found_across_samples() -> None:
+    is_video = torch.tensor([[False, True, True], [True, True, True]])
+    grids = [FrameGrid(frames=2, rows=1, columns=1), FrameGrid(frames=1, rows=1, columns=3)]
+    assert [clip.tolist() for clip in clip_positions(is_video, grids)] == [[1, 2], [3, 4, 5]]
+
+
+def test_where_shortened_positions_come_from_is_known_outside_the_padding() -> None:
+    is_video = torch.tensor([[False, True, True], [False, False, False]])
+    short = shorten_prompt(keep_first(is_video, [2], [1]), is_video, pad_right=False)
+    assert short.prompt_positions.tolist() == [[-1, 0, 1], [0, 1, 2]]

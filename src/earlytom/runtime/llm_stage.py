@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,18 +20,18 @@ from earlytom.errors import CompressionError, ModelError
 from earlytom.models.caches import given_cache
 from earlytom.ops import last_query_attention
 from earlytom.reduction import Reduction
-from earlytom.runtime.decisions import checked
 from earlytom.runtime.generation import check_cache_grows
+from earlytom.stages.decisions import checked
 from earlytom.trace import LanguageReduction
 from earlytom.types import LanguageStates
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
-    from earlytom.models.base import ModelAdapter
+    from earlytom.models.language_model import LanguageModel
     from earlytom.trace import CallTrace
     from earlytom.types import LanguagePlan
 
-__all__ = ["InnerStage"]
+__all__ = ["LlmStage"]
 
 
 _Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -50,12 +49,11 @@ class _Kept:
         return _Kept(self.index.to(device), None if self.filler is None else self.filler.to(device))
 
 
-class InnerStage:
+class LlmStage:
     """State of one call: which positions of the prefilled sequence each layer still has.
 
     Args:
-        adapter: the model's family.
-        model: the model.
+        language: the language model.
         method: the method.
         plan: what it wants from this language model, at least one boundary.
         visual_positions: for each sample the positions of its visual tokens in the prompt that will be prefilled.
@@ -64,17 +62,16 @@ class InnerStage:
 
     def __init__(
         self,
-        adapter: ModelAdapter,
-        model: nn.Module,
+        language: LanguageModel,
         method: Method,
         plan: LanguagePlan,
         visual_positions: Sequence[Sequence[int]],
         trace: CallTrace,
     ) -> None:
-        self._adapter, self._method = adapter, method
+        self._language, self._method = language, method
         self._reduce_before, self._first, self._trace = set(plan.reduce_before), plan.reduce_before[0], trace
         self._attends_behind = plan.attention_of == "layer behind"
-        self._rotary: _Rotary | None = partial(adapter.rotary_embedding, model) if plan.renumber else None
+        self._rotary: _Rotary | None = language.rotary_embedding if plan.renumber else None
         self._visual = [torch.tensor(row, dtype=torch.int64) for row in visual_positions]
         self._entered: list[int] = []
         self._prefilled = 0
@@ -157,7 +154,7 @@ class InnerStage:
         cos, sin = kwargs["position_embeddings"]
         visible = _visible(kwargs.get("attention_mask"), hidden)
         last = _last_positions(visible)
-        queries, keys, scale = self._adapter.query_and_keys(layer, hidden, cos, sin, last)
+        queries, keys, scale = self._language.query_and_keys(layer, hidden, cos, sin, last)
         return [
             last_query_attention(query, key, scale=scale, visible=row)[positions]
             for query, key, row, positions in zip(queries, keys, visible, self._visual, strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from earlytom.errors import CompressionError
-from earlytom.methods.compose import Composition
 from earlytom.reduction import Reduction
 from earlytom.types import Decision
 
@@ -52,5 +51,4 @@ def decided(method: Method, decision: Decision) -> Decision:
 
 
 def _is_ours(method: Method) -> bool:
-    parts = [part for part, _ in method.parts()] if isinstance(method, Composition) else [method]
-    return all(type(part).__module__.partition(".")[0] == "earlytom" for part in parts)
+    return all(type(part).__module__.partition(".")[0] == "earlytom" for part in method.deciding_methods())

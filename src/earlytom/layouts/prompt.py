@@ -1,4 +1,4 @@
-"""Shortening a prompt: which of its positions stay when some placeholders go. Index arithmetic on the host."""
+"""Prompts as spans of placeholders: where the clips are, and which positions stay when some go. On the host."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
-from earlytom.types import FrameGrid, KeptTokens, PrefillInputs
+from earlytom.types import FrameGrid, KeptTokens
 
 __all__ = [
     "HostPrompt",
     "ShortPrompt",
-    "by_frame",
+    "by_grid",
     "check_placeholders",
+    "clip_positions",
     "keep_first",
-    "prefill_inputs",
     "shorten_prompt",
+    "spans",
 ]
 
 
@@ -36,8 +37,25 @@ class HostPrompt:
     mask: Tensor
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any], *others: str, ids: Tensor | None = None) -> HostPrompt:
+        """The prompt of a call that has ``input_ids``.
+
+        Args:
+            inputs: of the call, by name.
+            others: what else to take along, where it is there.
+            ids: ``input_ids`` where they have been copied to the host already.
+        """
+        ids, mask = inputs["input_ids"].cpu() if ids is None else ids, inputs.get("attention_mask")
+        return cls(
+            ids=ids,
+            mask=torch.ones_like(ids, device="cpu") if mask is None else mask.cpu(),
+            others={name: torch.as_tensor(inputs[name]).cpu() for name in others if inputs.get(name) is not None},
+        )
+
     @property
     def right_padded(self) -> bool:
+        """Whether a sample ends in padding."""
         return bool((self.mask[:, -1] == 0).any())
 
 
@@ -87,6 +105,18 @@ def check_placeholders(is_video: Tensor, expected: int, clips: int) -> None:
         )
 
 
+def clip_positions(is_video: Tensor, grids: Sequence[FrameGrid]) -> list[Tensor]:
+    """For each clip the places of its placeholders, [tokens] int64 into the flattened [B, S] ``is_video``."""
+    return list(is_video.flatten().nonzero().flatten().split([grid.tokens for grid in grids]))
+
+
+def spans(marked: Tensor) -> list[tuple[int, int]]:
+    """Start and stop of each run of true values in a [S] bool."""
+    edge = marked.new_zeros(1)
+    edges = torch.cat((edge, marked, edge)).to(torch.int8).diff().nonzero().flatten().tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def keep_first(is_video: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
     """Keep the first ``after[v]`` of the ``before[v]`` placeholders of every clip, and everything else.
 
@@ -130,53 +160,28 @@ def shorten_prompt(keep: Tensor, is_video: Tensor, *, pad_right: bool) -> ShortP
     )
 
 
-def prefill_inputs(
-    inputs: Mapping[str, Any], prompt: HostPrompt, short: ShortPrompt, embeds: Tensor, consumed: Sequence[str]
-) -> PrefillInputs:
-    """What stock gets where a token's position is its number in the sequence: embeddings, and the mask they need.
-
-    Args:
-        inputs: of the call.
-        prompt: on the host.
-        short: what stays of it.
-        embeds: [B, S', C].
-        consumed: the arguments that are used up.
-    """
-    arguments = {key: value for key, value in inputs.items() if key not in consumed}
-    mask = short.take(prompt.mask, 0).to(inputs["input_ids"].device, non_blocking=True)
-    arguments |= {"inputs_embeds": embeds, "attention_mask": mask}
-    if inputs.get("position_ids") is not None:
-        arguments["position_ids"] = short.take(inputs["position_ids"].expand(prompt.ids.shape), 0)
-    return PrefillInputs(
-        arguments=arguments,
-        visual_positions=short.visual_positions,
-        dropped=short.dropped,
-        prompt_positions=short.prompt_positions,
-    )
-
-
-def by_frame(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:
-    """Bring the tokens of each clip into the order of their frames, for prompts with text between the frames.
+def by_grid(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[list[KeptTokens], list[list[int]]]:
+    """Bring the tokens of each clip into the order of their temporal grids, for prompts with text between these.
 
     Such a prompt must be cut on the host, so that the places are copied there.
 
     Returns:
-        The tokens, with places on the host, and for each clip the number of tokens left in each frame.
+        The tokens, with places on the host, and for each clip the number of tokens left in each grid.
 
     Raises:
-        CompressionError: a frame would get more tokens than it had.
+        CompressionError: a grid would get more tokens than it had.
     """
     ordered, counts = [], []
     for tokens, grid in zip(kept, grids, strict=True):
         places = tokens.places.cpu()
-        frames = places // grid.tokens_per_frame
-        counts.append(torch.bincount(frames, minlength=grid.frames).tolist())
+        owners = places // grid.tokens_per_frame
+        counts.append(torch.bincount(owners, minlength=grid.frames).tolist())
         if max(counts[-1]) > grid.tokens_per_frame:
             raise CompressionError(
                 f"{max(counts[-1])} tokens were kept in one frame of {grid.tokens_per_frame}: a method must give each "
                 "token it keeps a place of its own"
             )
-        order = torch.argsort(frames, stable=True)
+        order = torch.argsort(owners, stable=True)
         features = tokens.features[order.to(tokens.features.device, non_blocking=True)]
         ordered.append(KeptTokens(features=features, places=places[order]))
     return ordered, counts

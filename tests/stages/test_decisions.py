@@ -8,7 +8,7 @@ import torch
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom import CompressionError, MethodError, Reduction
-from earlytom.runtime.decisions import checked
+from earlytom.stages.decisions import checked
 from earlytom.types import Decision
 
 

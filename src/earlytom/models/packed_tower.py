@@ -1,0 +1,102 @@
+"""Vision encoders of the Qwen-VL families: stock blocks, run on the packed sequence that `GridLayout` speaks of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earlytom.layouts.packed_vision import GridLayout, mean_of_patches
+from earlytom.models.attention import captured_outputs
+from earlytom.models.base import Host, Tower
+from earlytom.ops import received_attention
+from earlytom.stages import FrameBatch, FrameVisitor
+from earlytom.types import FrameGrid
+
+__all__ = ["PackedTower", "run_block"]
+
+# Values of the joint projection that are rotated at once, in float32 (64 MiB).
+_CHUNK_VALUES = 1 << 24
+
+
+class PackedTower(Tower):
+    """Implements the part of `earlytom.models.base.Tower` that these encoders have in common."""
+
+    def __init__(self, host: Host, grid: FrameGrid) -> None:
+        super().__init__(host, grid)
+        self.visual = host.model.model.visual
+        self._layout: GridLayout | None = None
+
+    def layout(self, like: Tensor) -> GridLayout:
+        """The sequence of one grid, made once, with rotary embeddings of the kind and the device of ``like``."""
+        if self._layout is None:
+            self._layout = self.make_layout(like)
+        return self._layout
+
+    @abstractmethod
+    def make_layout(self, like: Tensor) -> GridLayout:
+        """See `layout`; from stock's own arithmetic on a clip of a single grid."""
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """[F, L, D] embedded patches of [F, L, values] pixels."""
+        hidden: Tensor = self.visual.patch_embed(pixels.flatten(0, 1).type(self.visual.dtype))
+        return hidden.unflatten(0, pixels.shape[:2])
+
+    def pool_attention(self, attention: Tensor) -> Tensor:
+        return mean_of_patches(attention, self.layout(attention))
+
+
+def run_block(
+    block: Any, index: int, batch: FrameBatch, layout: GridLayout, visitor: FrameVisitor, *, whole: bool
+) -> FrameBatch:
+    """Run one stock block on the packed sequence; the visitor gets the attention that it asked for.
+
+    Lengths stay on the host except for flash attention, whose kernel reads them on the device; elsewhere stock splits
+    the sequence by them on the host.
+    """
+    grids, hidden = batch.hidden.shape[0], batch.hidden.flatten(0, 1)
+    flash = "flash" in block.attn.config._attn_implementation
+    lengths = layout.lengths(grids, whole, hidden.device if flash else torch.device("cpu"))
+    arguments = {**lengths, "position_embeddings": layout.rotary(grids)}
+    if index not in visitor.requests.attention_layers:
+        return batch.with_hidden(block(hidden, **arguments).view_as(batch.hidden))
+    with captured_outputs(block.attn.qkv) as captured:
+        output = block(hidden, **arguments)
+    heads, scale = block.attn.num_heads, float(block.attn.scaling)
+    visitor.receive_attention(index, partial(_received, captured[0], layout, heads, scale))
+    if index in visitor.requests.key_layers:
+        visitor.receive_keys(index, partial(_mean_keys, captured[0], layout, heads))
+    return batch.with_hidden(output.view_as(batch.hidden))
+
+
+def _split_heads(projected: Tensor, layout: GridLayout, heads: int) -> tuple[Tensor, Tensor]:
+    """Queries and keys, [F, H, L, E] each, of a joint projection's [F * L, 3 * D] output."""
+    queries, keys, _ = projected.view(-1, layout.patches, 3, heads, projected.shape[-1] // (3 * heads)).unbind(2)
+    return queries.transpose(1, 2), keys.transpose(1, 2)
+
+
+def _received(projected: Tensor, layout: GridLayout, heads: int, scale: float) -> Tensor:
+    """Attention received by each patch, [F, L] float32; some grids at a time, whose copies need bounded memory."""
+    step = max(1, _CHUNK_VALUES // (layout.patches * projected.shape[-1])) * layout.patches
+    scores = []
+    for part in projected.split(step):
+        queries, keys = (_rotate(states, layout) for states in _split_heads(part, layout, heads))
+        scores.append(received_attention(queries, keys, scale=scale))
+    return torch.cat(scores)
+
+
+def _mean_keys(projected: Tensor, layout: GridLayout, heads: int) -> Tensor:
+    """Keys before their rotation, mean over the heads: what a patch shows, not where it is; [F, L, E] float32."""
+    return _split_heads(projected, layout, heads)[1].mean(dim=1, dtype=torch.float32)
+
+
+def _rotate(states: Tensor, layout: GridLayout) -> Tensor:
+    """Rotate [F, H, L, E] queries or keys; in float32, as stock does."""
+    wide = states.float()
+    first, second = wide.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    cos, sin = layout.cosines.to(wide), layout.sines.to(wide)
+    return (wide * cos + turned * sin).to(states.dtype)

@@ -1,0 +1,192 @@
+"""One clip from the shape of its tokens to those that are kept, whoever runs the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from earlytom.errors import CompressionError
+from earlytom.ops import frame_floor
+from earlytom.reduction import Reduction
+from earlytom.stages.decisions import checked, decided
+from earlytom.trace import MergeRecord, VideoTrace
+from earlytom.types import Decision, EncoderPlan, FrameStates, KeptTokens, VisualTokens
+
+if TYPE_CHECKING:
+    from earlytom.methods.base import Method
+    from earlytom.types import EncoderShape, FrameGrid
+
+__all__ = ["POOLING_HEAD", "ClipSession", "Decide", "Pooled", "at_once"]
+
+POOLING_HEAD = -1
+"""Where attention comes from that is no layer's."""
+
+_T = TypeVar("_T")
+
+
+class Decide(Protocol):
+    """Gets what would decide, and returns the decision: by calling it, or from a process that has.
+
+    Where several processes work on the same clip (tensor parallelism), a tie that each decides for itself would part
+    them. Decisions can be pickled.
+    """
+
+    def __call__(self, make: Callable[[], _T], /) -> _T:
+        """The decision that ``make`` would make."""
+
+
+def at_once(make: Callable[[], _T]) -> _T:
+    """Decide here."""
+    return make()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pooled:
+    """What projector and pooling made of the N temporal grids of one clip that are left.
+
+    Attributes:
+        features: [N, P, C] features, model dtype; those of earlier layers behind the final ones where the language
+            model gets both (``EncoderShape.feature_sets``).
+        attention: [N, P] attention received, resized in the same way, float32, or ``None``.
+        keys: [N, P, E] likewise.
+        descriptions: [N, E] output of the pooling head, or ``None``.
+    """
+
+    features: Tensor
+    attention: Tensor | None = None
+    keys: Tensor | None = None
+    descriptions: Tensor | None = None
+
+
+class ClipSession:
+    """The way of one clip through merge layers and selection: its method, its budget, and what has happened to it.
+
+    Args:
+        method: decides.
+        grid: the uncompressed clip.
+        shape: of the vision encoder.
+        plan: what the method wants from this encoder, where it has been asked already.
+
+    Attributes:
+        floor: the least number of temporal grids that can still fill the budget.
+        plan: what is wanted from the encoder; nothing where the method leaves this clip alone.
+        trace: what has happened.
+
+    Raises:
+        MethodError: the method does not fit the encoder or the clip.
+    """
+
+    def __init__(self, method: Method, grid: FrameGrid, shape: EncoderShape, plan: EncoderPlan | None = None) -> None:
+        self.method, self.shape = method, shape
+        self.trace = VideoTrace(
+            grid=grid,
+            budget=method.budget(grid),
+            stepped_aside=method.steps_aside(grid),
+            origin=Reduction.identity(grid.frames),
+        )
+        self.floor = frame_floor(self.trace.budget, grid.tokens_per_frame)
+        wanted = method.check_encoder(shape) if plan is None else plan
+        self.plan = EncoderPlan() if self.trace.stepped_aside else wanted
+        self.similarity: Tensor | None = None
+        """[N, N] float32 on the host, of the grids that are left; where the plan wants it."""
+        self.fingerprint: int | None = None
+
+    @property
+    def grid(self) -> FrameGrid:
+        """The uncompressed clip."""
+        return self.trace.grid
+
+    @property
+    def grids_left(self) -> int:
+        """N, the temporal grids that are left."""
+        return self.trace.temporal_grids_left
+
+    @property
+    def attention_source(self) -> int | None:
+        """The layer whose received attention the method goes by, or `POOLING_HEAD`."""
+        return POOLING_HEAD if self.plan.pooling_head else self.plan.attention_layer
+
+    def decide_frames(
+        self, layer: int, features: Tensor, attention: Tensor | None, similarity: Tensor | None
+    ) -> Decision:
+        """What the method makes of the N grids after an encoder layer; nothing is applied yet.
+
+        Args:
+            layer: one of ``plan.merge_layers``.
+            features: [N, L, D] hidden states.
+            attention: [N, L] attention received so far, or ``None``.
+            similarity: [N, N] float32 on the host, where ``plan.merge_similarity`` asks for it.
+
+        """
+        states = FrameStates(features=features, attention=attention, origin=self.trace.origin, similarity=similarity)
+        return self.method.merge_frames(states, layer, self.floor)
+
+    def merged(self, layer: int, decision: Decision) -> Reduction:
+        """Take over a decision of `decide_frames`; the reduction to apply to everything that has a row for each grid.
+
+        Raises:
+            CompressionError, MethodError: it cannot be applied.
+        """
+        reduction = decided(self.method, decision).reduction
+        before, after = self.grids_left, self.grids_left
+        if reduction is not None:
+            after = checked(self.method, reduction, before).outputs
+            self.trace.origin = self.trace.origin.then(reduction)
+        record = MergeRecord(layer=layer, grids_before=before, grids_after=after, details=decision.details)
+        self.trace.merges.append(record)
+        return Reduction.identity(before) if reduction is None else reduction
+
+    def select(self, pooled: Pooled, decide: Decide = at_once) -> KeptTokens:
+        """The tokens that go into the language model, exactly as many as promised, with their places.
+
+        Args:
+            pooled: of the grids that are left.
+            decide: see `Decide`.
+
+        Raises:
+            CompressionError: the method kept another number of tokens than it promised, or returned no decision.
+        """
+        flat, trace = pooled.features.flatten(0, 1), self.trace
+        trace.attention = pooled.attention
+        if trace.stepped_aside:
+            return self.keep(flat)
+        with torch.no_grad():
+            decision = decided(self.method, decide(lambda: self._decide_tokens(pooled)))
+        trace.selection, trace.details = decision.reduction, decision.details
+        if self.method.exact_budget and trace.tokens != trace.budget:
+            raise CompressionError(
+                f"method {self.method.name!r} kept {trace.tokens} visual tokens where it had promised {trace.budget}"
+            )
+        if decision.reduction is None:
+            return self.keep(flat)
+        return self.keep(checked(self.method, decision.reduction, flat.shape[0]).apply(flat))
+
+    def keep(self, features: Tensor) -> KeptTokens:
+        """[K, C] tokens with the places that they take in the uncompressed clip, by what the trace says of them."""
+        per_frame, selection = self.grid.tokens_per_frame, self.trace.selection
+        rows = torch.arange(features.shape[0]) if selection is None else selection.survivors()
+        first = self.trace.origin.survivors().to(rows.device, non_blocking=True)
+        return KeptTokens(features=features, places=first[rows // per_frame] * per_frame + rows % per_frame)
+
+    def _decide_tokens(self, pooled: Pooled) -> Decision:
+        features = pooled.features
+        # Of a model spread over several devices, projector and encoder may lie on two.
+        attention, keys, descriptions = (
+            None if part is None else part.to(features.device)
+            for part in (pooled.attention, pooled.keys, pooled.descriptions)
+        )
+        tokens = VisualTokens(
+            features=features[..., : features.shape[-1] // self.shape.feature_sets].detach(),
+            attention=attention,
+            grid=self.grid,
+            origin=self.trace.origin,
+            frame_similarity=self.similarity,
+            keys=keys,
+            descriptions=descriptions,
+            fingerprint=self.fingerprint,
+        )
+        return self.method.select_tokens(tokens, self.trace.budget)
