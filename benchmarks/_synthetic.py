@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from _harness import Outcome, Variant
 from earlytom.methods.base import Method
-from earlytom.models.base import FrameVisitor
 from earlytom.ops import pool_bilinear
-from earlytom.runtime.encode import encode_videos
-from earlytom.trace import Stopwatch
-from earlytom.types import EncoderShape, FrameGrid, LanguageStates
+from earlytom.stages import ClipSession, FrameBatch, SessionBatch
+from earlytom.trace import Stopwatch, VideoTrace
+from earlytom.types import EncoderShape, FrameGrid, KeptTokens, LanguageStates
 
 DEPTH, LANGUAGE_DEPTH = 26, 28
 """Layers of the SigLIP tower and of the 7B language model of LLaVA-OneVision."""
@@ -69,8 +67,8 @@ def scenes(frames: int, tokens: int, width: int, device: torch.device, dtype: to
     return made
 
 
-class SyntheticAdapter:
-    """Stands for a model family: its encoder computes nothing, it only shows the visitor what it would see."""
+class SyntheticClip:
+    """Stands for a clip in a vision encoder that computes nothing, and only shows what a method would see."""
 
     def __init__(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> None:
         self.sizes, patches = sizes, sizes.side**2
@@ -80,62 +78,60 @@ class SyntheticAdapter:
         self.keys = self.states[:, :, :_HEAD_WIDTH].float().contiguous()
         self.attention = torch.rand(sizes.frames, patches, device=device).softmax(dim=1)
 
-    def encoder(self, model: object) -> EncoderShape:
-        return EncoderShape(depth=DEPTH)
+    def keep(self, method: Method, clock: Stopwatch) -> tuple[KeptTokens, VideoTrace]:
+        """The tokens that a method keeps, by the stages' own code."""
+        session = ClipSession(method, self.sizes.grid, EncoderShape(depth=DEPTH))
+        batch = SessionBatch([session], clock)
+        with clock.stage("encoder"):
+            hidden = self._encode(batch).hidden
+        if batch.leaves_unpooled:
+            (kept,) = batch.keep_unpooled(self.tokens[:, : hidden.shape[1]], self._pool)
+        else:
+            (kept,) = batch.select(self.tokens[: hidden.shape[0]], self._pool)
+        return kept, session.trace
 
-    def encode(
-        self,
-        model: object,
-        inputs: Mapping[str, Any],
-        grids: Sequence[FrameGrid],
-        clips: Sequence[int],
-        visitor: FrameVisitor,
-    ) -> Tensor:
-        plan, hidden = visitor.plan, self.states
+    def _encode(self, visitor: SessionBatch) -> FrameBatch:
+        batch = FrameBatch(hidden=self.states, grids_per_clip=visitor.grids_per_clip)
         for layer in range(DEPTH):
-            frames, patches = hidden.shape[:2]
-            if layer in plan.token_layers:
-                hidden, _ = visitor.merge_tokens(layer, hidden, self.keys[:frames, :patches], [])
-            if layer == plan.attention_layer:
-                visitor.receive_attention(lambda count=frames: self.attention[:count])
-                if plan.keys:
-                    visitor.receive_keys(lambda count=frames: self.keys[:count])
-            hidden, _ = visitor.after_layer(layer, hidden)
-        if plan.pooling_head:
-            frames = hidden.shape[0]
+            batch = visitor.after_layer(layer, self._run_layer(layer, batch, visitor))
+        if visitor.requests.pooling_head:
+            frames = batch.hidden.shape[0]
             visitor.receive_pooling(lambda: (self.attention[:frames], self.descriptions[:frames]))
-        return hidden
+        return batch
 
-    def project(self, model: object, hidden: Tensor, grid: FrameGrid) -> Tensor:
-        return self.tokens[: hidden.shape[0]]
+    def _run_layer(self, layer: int, batch: FrameBatch, visitor: SessionBatch) -> FrameBatch:
+        requests, (frames, tokens) = visitor.requests, batch.hidden.shape[:2]
+        if layer in requests.attention_layers:
+            visitor.receive_attention(layer, lambda: self.attention[:frames, :tokens])
+        if layer in requests.key_layers:
+            visitor.receive_keys(layer, lambda: self.keys[:frames, :tokens])
+        if layer in requests.token_layers:
+            batch = visitor.merge_tokens(layer, batch, self.keys[:frames, :tokens])
+        return batch
 
-    def project_tokens(self, model: object, hidden: Tensor) -> Tensor:
-        return self.tokens[:, : hidden.shape[1]]
-
-    def pool_attention(self, model: object, attention: Tensor, grid: FrameGrid) -> Tensor:
+    def _pool(self, attention: Tensor) -> Tensor:
         return pool_bilinear(attention, side=self.sizes.side, pooled=(self.sizes.rows, self.sizes.columns))
 
 
-def processing(adapter: SyntheticAdapter, method: Method, device: torch.device) -> Variant:
-    """What a method does with a clip, through the runtime's own code: merging, selection, reduction in the LLM."""
+def processing(clip: SyntheticClip, method: Method, device: torch.device) -> Variant:
+    """What a method does with a clip, through the stages' own code: merging, selection, reduction in the LLM."""
 
     def call() -> tuple[Stopwatch, int, Sequence[int]]:
         clock = Stopwatch(device)
-        nothing: Any = None
-        kept, traces = encode_videos(adapter, nothing, {}, [adapter.sizes.grid], method, clock)  # type: ignore[arg-type]
-        features, left = kept[0].features, []
+        kept, trace = clip.keep(method, clock)
+        features, left = kept.features, []
         with clock.stage("language"):
             for layer in method.llm_plan(LANGUAGE_DEPTH).reduce_before:
                 states = LanguageStates(
                     features=features,
                     attention=features[:, 0].float(),
-                    entered=traces[0].tokens,
+                    entered=trace.tokens,
                     depth=LANGUAGE_DEPTH,
                 )
                 reduction = method.reduce_in_llm(states, layer)
                 features = features if reduction is None else reduction.apply(features)
                 left.append(features.shape[0])
-        return clock, traces[0].tokens, left
+        return clock, trace.tokens, left
 
     def read(result: tuple[Stopwatch, int, Sequence[int]]) -> Outcome:
         clock, tokens, left = result

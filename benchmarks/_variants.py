@@ -72,7 +72,7 @@ def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
         del stages["ttft"]  # the harness takes it, for all variants alike
         stages["encoder"] -= stages.get("merging", 0.0) + stages["received"]
         video = trace.videos[0]
-        layers, left = [merge.layer for merge in video.merges], [merge.frames_after for merge in video.merges]
+        layers, left = [merge.layer for merge in video.merges], [merge.grids_after for merge in video.merges]
         details = _details(model, inputs, video.grid.frames, layers, left, video.tokens)
         found = [merge.details["tau_seg"] for merge in video.merges if "tau_seg" in merge.details]
         thresholds = [round(float(str(threshold)), 4) for threshold in found]
@@ -143,8 +143,8 @@ def _prefill_stage(model: Any, clock: StageClock) -> Iterator[None]:
 @contextmanager
 def _vanilla_stages(model: Any, clock: StageClock) -> Iterator[None]:
     """Hooks on the stock model's parts; ``apply_pooling`` is no module and is shadowed on the instance."""
-    inner = model.model
-    pool = inner.apply_pooling
+    base = model.model
+    pool = base.apply_pooling
 
     @functools.wraps(pool)
     def timed_pooling(*args: Any, **kwargs: Any) -> Any:
@@ -154,15 +154,15 @@ def _vanilla_stages(model: Any, clock: StageClock) -> Iterator[None]:
         return pooled
 
     handles = [
-        inner.vision_tower.register_forward_pre_hook(lambda *_: clock.begin("encoder")),
-        inner.vision_tower.register_forward_hook(lambda *_: clock.end("encoder")),
-        inner.multi_modal_projector.register_forward_pre_hook(lambda *_: clock.begin("projection")),
+        base.vision_tower.register_forward_pre_hook(lambda *_: clock.begin("encoder")),
+        base.vision_tower.register_forward_hook(lambda *_: clock.end("encoder")),
+        base.multi_modal_projector.register_forward_pre_hook(lambda *_: clock.begin("projection")),
     ]
-    inner.__dict__["apply_pooling"] = timed_pooling
+    base.__dict__["apply_pooling"] = timed_pooling
     try:
         yield
     finally:
-        del inner.__dict__["apply_pooling"]
+        del base.__dict__["apply_pooling"]
         for handle in handles:
             handle.remove()
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from _harness import environment, interleave, summarise, table, write_json
 from _method_references import disagreements
-from _synthetic import Sizes, SyntheticAdapter, processing
+from _synthetic import Sizes, SyntheticClip, processing
 from earlytom.methods import METHODS, make_method
 
 STAGES = ("merging", "selection", "language")
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     results = {}
     for sizes in options.sizes:
-        adapter = SyntheticAdapter(sizes, device, dtype)
-        variants = {text: processing(adapter, make_method(text), device) for text in options.methods}
+        clip = SyntheticClip(sizes, device, dtype)
+        variants = {text: processing(clip, make_method(text), device) for text in options.methods}
         with torch.no_grad():
             runs = interleave(variants, variants, options.warmup, options.repeats, device)
         results[sizes.name] = {name: summarise(found) for name, found in runs.items()}

@@ -28,7 +28,7 @@ from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
 from earlytom.methods.presets import EVERYDAY, PAPER_ROWS, PRESETS, WITHOUT_PRESET, preset_names, scale_layers
-from earlytom.models import find_adapter
+from earlytom.models import open_model
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
 from earlytom.types import EncoderShape
@@ -161,13 +161,13 @@ def _draw_panel(axes: Any, points: dict[str, dict[str, Any]]) -> None:
 def measure(qa: VideoQA, retention: float, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Answer and time with every setting."""
     benchmark = Benchmark(seed=SEED, source="frames")
-    methods = settings(retention, find_adapter(qa.model).encoder(qa.model))
+    methods = settings(retention, open_model(qa.model).shape)
     claim_folder(options.output, run_settings(qa, benchmark))
     variants = {name: Variant(method=method) for name, method in methods.items()}
     answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants.values()}
     progress = Progress(options.clips * len(variants))
-    told = f"questions at {retention:.0%}"
-    records = run(benchmark, options.clips, answerers, options.output, lambda: progress.show(told))
+    shown = f"questions at {retention:.0%}"
+    records = run(benchmark, options.clips, answerers, options.output, lambda: progress.show(shown))
     progress.close()
     rows: dict[str, Row] = {
         f"{row.method}|{row.retention}": row for row in summarise(records) if (row.skill, row.form) == (ALL, ANY)
