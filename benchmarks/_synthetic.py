@@ -92,6 +92,8 @@ class SyntheticClip:
 
     def _encode(self, visitor: SessionBatch) -> FrameBatch:
         batch = FrameBatch(hidden=self.states, grids_per_clip=visitor.grids_per_clip)
+        if visitor.requests.fingerprint:
+            visitor.receive_pixels(self.states)
         for layer in range(DEPTH):
             batch = visitor.after_layer(layer, self._run_layer(layer, batch, visitor))
         if visitor.requests.pooling_head:
