@@ -10,7 +10,7 @@
     └── VideoError (ValueError)        a video that is missing, empty, corrupt, truncated or has no picture
 """
 
-__all__ = ["CompressionError", "EarlyTomError", "MethodError", "ModelError", "VideoError"]
+__all__ = ["CompressionError", "EarlyTomError", "MethodError", "ModelError", "VideoError", "brief", "brief_repr"]
 
 
 class EarlyTomError(Exception):
@@ -35,3 +35,24 @@ class CompressionError(EarlyTomError, RuntimeError):
 
 class VideoError(EarlyTomError, ValueError):
     """A video cannot be read; the message names the source and the cause."""
+
+
+# Longest piece of a caller's own input that an error repeats.
+_QUOTED = 200
+
+
+def brief(text: str) -> str:
+    """What a caller gave, fit for one line of an error: at most 200 characters, the middle left out of longer ones."""
+    line = " ".join(text.splitlines())
+    if len(line) <= _QUOTED:
+        return line
+    half = (_QUOTED - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def brief_repr(value: object) -> str:
+    """``repr`` of what a caller gave, as :func:`brief`; the name of its type where it has none."""
+    try:
+        return brief(repr(value))
+    except Exception:  # integers of more than 4300 digits, objects that fail
+        return f"a {type(value).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from earlytom.errors import VideoError
+from earlytom.video._pictures import read_picture
+from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
 
@@ -68,7 +71,7 @@ def _channels_last(values: npt.NDArray[Any], name: str, first: int) -> npt.NDArr
     raise VideoError(f"{name}: shape is {list(values.shape)}; allowed: 1, 3 or 4 channels, first or last")
 
 
-def _stack(source: Any, name: str, sampling: Sampling) -> tuple[npt.NDArray[np.uint8], list[int], int]:
+def _stack(source: Any, name: str, sampling: Sampling, limits: Limits) -> tuple[npt.NDArray[np.uint8], list[int], int]:
     shape = list(source.shape)
     if len(shape) not in (3, 4):
         raise VideoError(f"{name}: shape is {shape}; allowed: [T, H, W, 3], [T, 3, H, W] or [T, H, W]")
@@ -77,51 +80,69 @@ def _stack(source: Any, name: str, sampling: Sampling) -> tuple[npt.NDArray[np.u
     if len(shape) == 3 and shape[-1] in (3, 4):
         raise VideoError(f"{name}: shape {shape} is one picture, not a video; pass a list of pictures")
     indices = sampling.indices(shape[0])
+    channels_first = len(shape) == 4 and shape[-1] not in _CHANNELS
+    height, width = shape[2:] if channels_first else shape[1:3]
+    limits.check(name, width, height, len(indices))
     # Picking first: a float video of thousands of frames is converted for the few that are used only.
     values = _array(source[indices])
     values = values[..., np.newaxis] if len(shape) == 3 else _channels_last(values, name, 1)
     return _rgb(values, name), indices, shape[0]
 
 
-def _one(value: object, name: str) -> npt.NDArray[np.uint8]:
+def _one(value: object, name: str, limits: Limits) -> npt.NDArray[np.uint8]:
+    if isinstance(value, (str, os.PathLike)):
+        return read_picture(value, limits)
     if _is_picture(value):
+        limits.check(name, *value.size)  # type: ignore[attr-defined]
         return np.asarray(value.convert("RGB"))  # type: ignore[attr-defined]
     if not (isinstance(value, np.ndarray) or _is_tensor(value)):
-        raise VideoError(f"{name}: is a {type(value).__name__}; allowed: PIL images, numpy arrays, torch tensors")
+        raise VideoError(
+            f"{name}: is a {type(value).__name__}; allowed: PIL images, numpy arrays, torch tensors, paths of pictures"
+        )
     values = _array(value)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise VideoError(f"{name}: shape is {list(values.shape)}; allowed: [H, W, 3], [3, H, W] or [H, W]")
     return _rgb(values[..., np.newaxis] if values.ndim == 2 else _channels_last(values, name, 0), name)
 
 
-def _images(source: Sequence[object], sampling: Sampling) -> tuple[npt.NDArray[np.uint8], list[int], int]:
+def _images(
+    source: Sequence[object], sampling: Sampling, limits: Limits
+) -> tuple[npt.NDArray[np.uint8], list[int], int]:
     if not source:
         raise VideoError("<images>: the list is empty")
     indices = sampling.indices(len(source))
-    pictures = [_one(source[index], f"<images>: image {index}") for index in indices]
-    for index, picture in zip(indices, pictures, strict=True):
-        if picture.shape != pictures[0].shape:
+    first = _one(source[0], "<images>: image 0", limits)
+    limits.check("<images>", first.shape[1], first.shape[0], len(indices))
+    # One array from the start: a list of pictures to stack would hold all of them twice.
+    pictures = np.empty((len(indices), *first.shape), dtype=np.uint8)
+    for slot, index in enumerate(indices):
+        picture = first if index == 0 else _one(source[index], f"<images>: image {index}", limits)
+        if picture.shape != first.shape:
             raise VideoError(
                 f"<images>: image {index} is {picture.shape[1]}x{picture.shape[0]} pixels, image 0 is "
-                f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; allowed: one size"
+                f"{first.shape[1]}x{first.shape[0]}; allowed: one size"
             )
-    return np.stack(pictures), indices, len(source)
+        pictures[slot] = picture
+    return pictures, indices, len(source)
 
 
-def read_frames(source: Any, sampling: Sampling) -> Video:
+def read_frames(source: Any, sampling: Sampling, limits: Limits) -> Video:
     """Take frames from pictures in memory.
 
     Args:
         source: array or tensor ``[T, H, W, C]``, ``[T, C, H, W]`` or ``[T, H, W]`` with C of 1, 3 or 4, or a list of
-            PIL images and such arrays without T. uint8, or floating point in 0..1 (scaled by 255, rounded to
-            nearest). Grayscale is repeated to RGB, alpha dropped. Where both ends could be channels, the last is.
+            PIL images, paths of pictures and such arrays without T. uint8, or floating point in 0..1 (scaled by 255,
+            rounded to nearest). Grayscale is repeated to RGB, alpha dropped. Where both ends could be channels, the
+            last is.
         sampling: which frames; ``fps`` is an error, since pictures have no clock.
+        limits: how large pictures and the frames taken may be.
 
     Returns:
         A copy of the frames picked, without timestamps.
 
     Raises:
-        VideoError: wrong shape, dtype or range, no frames, or pictures of different sizes.
+        VideoError: wrong shape, dtype or range, no frames, a file that is no picture, pictures of different sizes, or
+            more than the limits allow.
     """
     if _is_picture(source):
         raise VideoError("<images>: one PIL image is not a video; pass a list of images")
@@ -131,7 +152,10 @@ def read_frames(source: Any, sampling: Sampling) -> Video:
         name = "<array>" if isinstance(source, np.ndarray) else "<tensor>"
     if sampling.fps is not None:
         raise VideoError(f"{name}: has no clock, so Sampling.fps cannot be used; allowed here: Sampling(frames=...)")
-    frames, indices, count = _images(source, sampling) if name == "<images>" else _stack(source, name, sampling)
+    if name == "<images>":
+        frames, indices, count = _images(source, sampling, limits)
+    else:
+        frames, indices, count = _stack(source, name, sampling, limits)
     return Video(
         frames=np.ascontiguousarray(frames),
         indices=tuple(indices),

@@ -25,6 +25,8 @@ def _boxes(file: BinaryIO) -> list[tuple[bytes, int]]:
     while at + 8 <= total:
         file.seek(at)
         head = file.read(16)
+        if len(head) < 8:
+            break
         size, kind = struct.unpack(">I4s", head[:8])
         if not found and kind not in _MP4_FIRST:
             return []

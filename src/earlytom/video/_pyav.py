@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
@@ -12,31 +11,29 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from earlytom.errors import VideoError
 from earlytom.video._colour import to_rgb
-from earlytom.video._integrity import missing_bytes, moov_missing, tells_length
+from earlytom.video._integrity import missing_bytes
+from earlytom.video._opening import open_stream, plain
 from earlytom.video._orientation import upright
 from earlytom.video._source import Encoded
 from earlytom.video._table import Stretch, Table, scan, stretches
+from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
     from typing_extensions import Buffer
 
-__all__ = ["Clock", "clock", "examine_stream", "open_stream", "plain", "read_pyav"]
+__all__ = ["Clock", "clock", "examine_stream", "read_pyav"]
 
 # What libav itself assumes for raw streams, which carry no times.
 _RAW_FPS = 25.0
-
-# libav would play text as a film of a typing terminal, and follow playlists to other files.
-_REFUSED = {"tty": "text", "bin": "text", "hls": "a playlist", "dash": "a playlist", "concat": "a playlist"}
 
 
 class _UnusableError(Exception):
@@ -65,6 +62,7 @@ class _Picker:
     """Collects converted frames into one array and counts what was decoded."""
 
     name: str
+    limits: Limits
     indices: list[int]
     frames: npt.NDArray[np.uint8] | None = None
     reformatter: VideoReformatter = field(default_factory=VideoReformatter)
@@ -72,6 +70,7 @@ class _Picker:
     decoded: int = 0
 
     def put(self, index: int, frame: VideoFrame) -> None:
+        self.limits.check(self.name, frame.width, frame.height, len(self.indices))
         side = frame.side_data.get("DISPLAYMATRIX")
         matrix = None if side is None else np.frombuffer(bytes(cast("Buffer", side)), dtype=np.int32)
         picture = upright(to_rgb(frame, self.reformatter), matrix)
@@ -85,53 +84,6 @@ class _Picker:
         slot = self.indices.index(index)
         self.frames[slot] = picture
         self.filled.add(slot)
-
-
-@contextmanager
-def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the video stream of a source for the length of the block.
-
-    Args:
-        source: encoded video.
-        threads: decoder threads, 0 for as many as there are cores.
-        strict: notice every damaged frame, at the price of speed.
-
-    Yields:
-        Container and stream, at the start.
-
-    Raises:
-        VideoError: not a video file, no video in it, or no decoder for it.
-    """
-    # With several threads, libav gives frames out before it knows that they are damaged, and so by chance unmarked.
-    strict = strict or not tells_length(source.file)
-    source.file.seek(0)
-    try:
-        # The path is absolute: libav cannot read a protocol into one such as "a:b.mp4".
-        container = av.open(source.file if source.path is None else str(source.path), mode="r")
-    except (FFmpegError, OSError, ValueError) as error:
-        if moov_missing(source.file):
-            raise VideoError(f"{source.name}: truncated or unfinished: the index (moov box) is missing") from error
-        if isinstance(error, EOFError):
-            raise VideoError(f"{source.name}: truncated or without frames: ends before the first") from error
-        raise VideoError(f"{source.name}: not a video file, or corrupt: {plain(error)}") from error
-    with container:
-        if container.format.name in _REFUSED:
-            raise VideoError(f"{source.name}: is {_REFUSED[container.format.name]}, not a video file")
-        stream = container.streams.best("video")
-        if stream is None or stream.disposition & Disposition.attached_pic:
-            has_audio = "only audio" if container.streams.audio else "no video stream"
-            cover = " and a cover picture" if stream is not None else ""
-            raise VideoError(f"{source.name}: has {has_audio}{cover}, no video to read")
-        if not isinstance(stream, VideoStream) or stream.codec_context is None:
-            raise VideoError(f"{source.name}: no decoder for its video stream in this build of PyAV")
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 1 if strict else threads
-        yield container, stream
-
-
-def plain(error: Exception) -> str:
-    """First line of what an error says."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def examine_stream(source: Encoded, container: InputContainer, stream: VideoStream) -> Table:
@@ -295,7 +247,8 @@ def _read_by_decoding(source: Encoded, table: Table, sampling: Sampling, threads
         times = tuple((p - known[0]) * unit for p in known)
     else:
         times = tuple(i / (fps or _RAW_FPS) for i in range(total))
-    picker = _Picker(name=source.name, indices=sampling.indices(total, fps, timestamps=times), decoded=decoded)
+    indices = sampling.indices(total, fps, timestamps=times)
+    picker = _Picker(name=source.name, limits=source.limits, indices=indices, decoded=decoded)
     wanted = set(picker.indices)
     with open_stream(source, threads, strict=strict) as (container, stream):
         for index, frame in enumerate(_all_frames(container, stream, has_keys, damage)):
@@ -347,6 +300,7 @@ def read_pyav(source: Encoded, sampling: Sampling, threads: int) -> Video:
             times = clock(table, stream)
             picker = _Picker(
                 name=source.name,
+                limits=source.limits,
                 indices=sampling.indices(len(table.order), times.fps, timestamps=times.timestamps),
             )
             try:

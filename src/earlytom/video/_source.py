@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from earlytom.errors import VideoError
+from earlytom.errors import VideoError, brief
+from earlytom.video._address import resolve
+from earlytom.video._file import Reader, drain
+from earlytom.video.limits import Limits
 
-__all__ = ["Encoded", "open_source"]
+__all__ = ["Encoded", "locate", "open_file", "open_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,65 +25,71 @@ class Encoded:
 
     Attributes:
         name: name for messages.
-        file: the bytes, seekable.
-        path: absolute path when the source is a file on disk, else None.
+        file: the bytes, seekable. Decoders get these and never a name, which they would read more into.
+        limits: how large pictures and clips may be.
     """
 
     name: str
     file: BinaryIO
-    path: Path | None
+    limits: Limits
 
 
-def _open_path(source: str | os.PathLike[str], name: str) -> tuple[Path, BinaryIO]:
-    # Own checks before libav: it would take "http:..." or "concat:..." for a protocol, and words errors less clearly.
+def open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a regular file to read; waits for no pipe and no device.
+
+    Raises:
+        VideoError: there is none, it is something else, or it cannot be opened.
+    """
     try:
-        path = Path(source).absolute()
-        if path.is_dir():
+        place = Path(path)
+        if place.is_dir():
             raise VideoError(f"{name}: is a directory, not a video file")
-        if path.exists() and not path.is_file():
+        if place.exists() and not place.is_file():
             raise VideoError(f"{name}: is not a regular file; open it and pass the file object instead")
-        return path, path.open("rb")
+        return place.open("rb")
     except FileNotFoundError as error:
         raise VideoError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:
         if isinstance(error, VideoError):
             raise
-        raise VideoError(f"{name}: cannot be opened: {error}") from error
+        raise VideoError(f"{name}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def locate(source: object, limits: Limits) -> object:
+    """A path as a string, whatever a caller named it by; the bytes of a data URL; any other source as it is.
+
+    Raises:
+        VideoError: an address that is not read.
+    """
+    return resolve(os.fsdecode(source), limits.max_bytes) if isinstance(source, (str, os.PathLike)) else source
 
 
 @contextmanager
-def open_source(source: object) -> Iterator[Encoded]:
+def open_source(source: object, limits: Limits) -> Iterator[Encoded]:
     """Open an encoded source for the length of the block.
 
     Args:
-        source: a path, bytes-like data or a binary file object. A seekable file object is read from its start and put
-            back where it was; one that cannot seek is read to its end.
+        source: a path (a string), bytes-like data or a binary file object. A seekable file object is read from its
+            start and put back where it was; one that cannot seek is read to its end.
+        limits: how large pictures and clips may be.
 
     Yields:
         The source, at position 0.
 
     Raises:
-        VideoError: missing, a directory, empty, unreadable, or not a source of video.
+        VideoError: missing, a directory, empty, unreadable (also when that turns out within the block), or not a source
+            of video.
     """
-    if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        path, file = _open_path(source, name)
-        with file:
-            yield _checked(Encoded(name=name, file=file, path=path))
+    if isinstance(source, str):
+        name = brief(source)
+        with open_file(source, name) as file, _reading(file, name, limits) as encoded:
+            yield encoded
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        yield _checked(Encoded(name="<bytes>", file=io.BytesIO(source), path=None))
+        with _reading(io.BytesIO(source), "<bytes>", limits) as encoded:
+            yield encoded
     elif callable(getattr(source, "read", None)):
-        file = cast(BinaryIO, source)
-        seekable = getattr(file, "seekable", None)
-        if callable(seekable) and seekable():
-            start = file.tell()
-            try:
-                yield _checked(Encoded(name="<file object>", file=file, path=None))
-            finally:
-                if not file.closed:
-                    file.seek(start)
-        else:
-            yield _checked(Encoded(name="<file object>", file=_drained(file), path=None))
+        with _borrowed(source, "<file object>", limits) as file, _reading(file, "<file object>", limits) as encoded:
+            yield encoded
     else:
         raise VideoError(
             f"{type(source).__name__} is not a video source; allowed: a path, bytes, a binary file object, "
@@ -87,25 +97,63 @@ def open_source(source: object) -> Iterator[Encoded]:
         )
 
 
-def _drained(file: BinaryIO) -> BinaryIO:
+@contextmanager
+def _reading(file: BinaryIO, name: str, limits: Limits) -> Iterator[Encoded]:
+    """Hand out a file; whatever fails because reading it fails is told as that."""
+    reader = Reader(file, name)
     try:
-        data: object = file.read()
-    except (OSError, ValueError) as error:
-        raise VideoError(f"<file object>: cannot be read: {error}") from error
-    if not isinstance(data, bytes):
-        raise VideoError("<file object>: gives text, not bytes; open the file in binary mode")
-    return io.BytesIO(data)
+        reader.seek(0)
+        if not reader.read(1) and reader.failure is None:
+            raise VideoError(f"{name}: is empty (0 bytes)")
+        reader.seek(0)
+        if reader.failure is None:
+            yield Encoded(name=name, file=cast(BinaryIO, reader), limits=limits)
+    except Exception:
+        if reader.failure is None:
+            raise
+    if reader.failure is not None:
+        raise reader.failure
 
 
-def _checked(source: Encoded) -> Encoded:
+@contextmanager
+def _borrowed(source: object, name: str, limits: Limits) -> Iterator[BinaryIO]:
+    """A caller's file object, or what is in it, put back where it was."""
+    file = _synchronous(source, name)
+    start = _position(file)
+    if start is None:
+        yield drain(file, name, limits.max_bytes)
+        return
     try:
-        source.file.seek(0)
-        first: object = source.file.read(1)
-        source.file.seek(0)
-    except (OSError, ValueError) as error:
-        raise VideoError(f"{source.name}: cannot be read: {error}") from error
-    if not isinstance(first, bytes):
-        raise VideoError(f"{source.name}: gives text, not bytes; open the file in binary mode")
-    if not first:
-        raise VideoError(f"{source.name}: is empty (0 bytes)")
-    return source
+        yield file
+    finally:
+        if not getattr(file, "closed", False):
+            # Where even this fails, reading has failed before, or has all that it wanted.
+            _attempt(lambda: file.seek(start))
+
+
+def _synchronous(source: object, name: str) -> BinaryIO:
+    """The file behind an upload whose own ``read`` has to be awaited (Starlette's and FastAPI's ``UploadFile``)."""
+    if not inspect.iscoroutinefunction(getattr(source, "read", None)):
+        return cast(BinaryIO, source)
+    inner = getattr(source, "file", None)
+    read = getattr(inner, "read", None)
+    if not callable(read) or inspect.iscoroutinefunction(read):
+        raise VideoError(f"{name}: its read() has to be awaited; await it and pass the bytes")
+    return cast(BinaryIO, inner)
+
+
+def _position(file: BinaryIO) -> int | None:
+    """Where a file stands, None for one that cannot seek."""
+    seekable = getattr(file, "seekable", None)
+    if not callable(seekable) or not _attempt(seekable):
+        return None
+    start = _attempt(file.tell)
+    return start if isinstance(start, int) and _attempt(lambda: file.seek(start) or True) else None
+
+
+def _attempt(call: Callable[[], object]) -> object:
+    """What a caller's object gives, None where it fails."""
+    try:
+        return call()
+    except Exception:
+        return None

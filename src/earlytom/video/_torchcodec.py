@@ -7,7 +7,8 @@ import importlib
 import numpy as np
 
 from earlytom.errors import VideoError
-from earlytom.video._pyav import clock, examine_stream, open_stream, plain
+from earlytom.video._opening import open_stream, plain
+from earlytom.video._pyav import clock, examine_stream
 from earlytom.video._source import Encoded
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
@@ -55,12 +56,14 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         if not table.order:
             raise VideoError(f"{source.name}: the video stream holds no frames")
         times, number = clock(table, stream), stream.index
+        width, height = stream.codec_context.width, stream.codec_context.height
     count = len(table.order)
     indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
+    source.limits.check(source.name, width, height, len(indices))
     source.file.seek(0)
     try:
         decoder = decoders.VideoDecoder(
-            source.file if source.path is None else str(source.path),
+            source.file,
             stream_index=number,
             dimension_order="NHWC",
             num_ffmpeg_threads=threads,

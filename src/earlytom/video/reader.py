@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, Union
 
 import numpy.typing as npt
 
-from earlytom.errors import VideoError
+from earlytom.errors import VideoError, brief_repr
 from earlytom.video._frames import is_frames, read_frames
-from earlytom.video._source import open_source
+from earlytom.video._pictures import frame_files, is_animated_webp, read_animated_webp
+from earlytom.video._source import Encoded, locate, open_source
+from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
 
@@ -32,45 +35,75 @@ Source: TypeAlias = Union[
     Sequence["Image"],
     Sequence[npt.NDArray[Any]],
     Sequence["torch.Tensor"],
+    Sequence[str],
+    Sequence["os.PathLike[str]"],
 ]
 
 _DEFAULT = Sampling()
+_LIMITS = Limits()
 
 
-def read_video(source: Source, sampling: Sampling = _DEFAULT, *, decoder: Decoder = "pyav", threads: int = 0) -> Video:
+def read_video(
+    source: Source,
+    sampling: Sampling = _DEFAULT,
+    *,
+    decoder: Decoder = "pyav",
+    threads: int = 0,
+    limits: Limits = _LIMITS,
+) -> Video:
     """Read frames of a video.
 
     Only what is needed is decoded: a table of all frames is read from the packets, and for each frame picked decoding
     starts at the keyframe before it. Where that does not work (AVI with B-frames, raw streams), everything is decoded.
 
+    Nothing is fetched, and nothing opened but the source itself: playlists and the like are refused, whatever their
+    name, and no name stands for anything but a file of that name.
+
     Args:
-        source: a local path, the bytes of a file, a binary file object (read from its start; seekable or not), or the
-            pictures themselves: see :func:`earlytom.video._frames.read_frames` for the arrays and lists taken.
+        source: a local path, a ``file:`` or ``data:`` URL, the bytes of a file, a binary file object (read from its
+            start; seekable or not), a folder or list of picture files, or the pictures themselves: see
+            :func:`earlytom.video._frames.read_frames` for the arrays and lists taken. Files of a folder are taken in
+            the order of their names, numbers by value.
         sampling: which frames; by default 32, evenly spread. Clips with fewer frames give each once.
         decoder: ``"pyav"``, or ``"torchcodec"`` where installed. Decoders may differ in the last bits of a colour, so
-            the one used is in the result. Pictures need none.
+            the one used is in the result. Pictures and animated WebP need none.
         threads: decoder threads, 0 for the decoder's own choice.
+        limits: how large pictures and clips may be.
 
     Returns:
         The frames, RGB and upright, with their numbers and times in the source.
 
     Raises:
-        VideoError: the source is missing, empty, corrupt, truncated, has no video, or an argument is not allowed. The
-            message is one line and names the source and the cause; what libav said is chained.
+        VideoError: the source is missing, empty, corrupt, truncated, has no video, is larger than ``limits``, or an
+            argument is not allowed. The message is one line and names the source and the cause; what libav said is
+            chained.
     """
     if decoder not in ("pyav", "torchcodec"):
-        raise VideoError(f"decoder is {decoder!r}; allowed: 'pyav', 'torchcodec'")
+        raise VideoError(f"decoder is {brief_repr(decoder)}; allowed: 'pyav', 'torchcodec'")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise VideoError(f"threads is {threads!r}; allowed: an integer of at least 0 (0: automatic)")
+        raise VideoError(f"threads is {brief_repr(threads)}; allowed: an integer of at least 0 (0: automatic)")
     if not isinstance(sampling, Sampling):
         raise VideoError(f"sampling is a {type(sampling).__name__}; allowed: Sampling(...)")
+    if not isinstance(limits, Limits):
+        raise VideoError(f"limits is a {type(limits).__name__}; allowed: Limits(...)")
     if is_frames(source):
-        return read_frames(source, sampling)
-    with open_source(source) as encoded:
-        if decoder == "torchcodec":
-            from earlytom.video._torchcodec import read_torchcodec
+        return read_frames(source, sampling, limits)
+    located = locate(source, limits)
+    if isinstance(located, str) and (pictures := frame_files(located)):
+        return replace(read_frames(pictures, sampling, limits), source=located)
+    with open_source(located, limits) as encoded:
+        video = _decode(encoded, sampling, decoder, threads)
+    # In messages, long paths are cut short.
+    return replace(video, source=located) if isinstance(located, str) else video
 
-            return read_torchcodec(encoded, sampling, threads)
-        from earlytom.video._pyav import read_pyav
 
-        return read_pyav(encoded, sampling, threads)
+def _decode(source: Encoded, sampling: Sampling, decoder: Decoder, threads: int) -> Video:
+    if is_animated_webp(source):
+        return read_animated_webp(source, sampling)
+    if decoder == "torchcodec":
+        from earlytom.video._torchcodec import read_torchcodec
+
+        return read_torchcodec(source, sampling, threads)
+    from earlytom.video._pyav import read_pyav
+
+    return read_pyav(source, sampling, threads)

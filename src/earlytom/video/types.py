@@ -24,9 +24,9 @@ class Video:
         source_frames: number of frames in the source, at least ``T``.
         source_fps: average frames per second of the source, None when it has no clock.
         duration: seconds from the start of the first to the end of the last frame, None when unknown.
-        decoder: ``"pyav"``, ``"torchcodec"`` or ``"frames"`` (nothing had to be decoded).
-        source: the name used in messages: the path, ``"<bytes>"``, ``"<file object>"``, ``"<array>"``, ``"<tensor>"``
-            or ``"<images>"``.
+        decoder: ``"pyav"``, ``"torchcodec"``, ``"pillow"`` (animated WebP) or ``"frames"`` (pictures).
+        source: the path of a file or folder, ``"<bytes>"`` (also from a data URL), ``"<file object>"``, ``"<array>"``,
+            ``"<tensor>"`` or ``"<images>"``.
         decoded: number of frames the decoder put out to get these ``T``; None when the decoder does not tell.
     """
 
