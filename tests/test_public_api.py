@@ -13,7 +13,7 @@ import earlytom
 
 PUBLIC = [
     "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastV",
-    "FastVID", "HoliTom", "InnerMerging", "Method", "MethodError", "ModelError", "PruneVid", "PyramidDrop",
+    "FastVID", "HoliTom", "InnerMerging", "Limits", "Method", "MethodError", "ModelError", "PruneVid", "PyramidDrop",
     "RandomSelection", "Reduction", "Sampling", "ToMe", "Trace", "Uncompressed", "UniformSubsampling", "Video",
     "VideoError", "VideoQA", "VisionZip", "__version__", "compose", "compress", "load", "make_method",
     "parse_method", "prepare", "read_video", "sample_questions", "sample_videos", "shipped_model",

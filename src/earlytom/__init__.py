@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from earlytom.runtime.pipeline import Answer, VideoQA, load
     from earlytom.shipped import sample_questions, sample_videos, shipped_model
     from earlytom.trace import Trace
-    from earlytom.video import Sampling, Video, read_video
+    from earlytom.video import Limits, Sampling, Video, read_video
 
 __version__ = "0.1.0"
 
@@ -48,6 +48,7 @@ _HOMES = {
     "FastVID": "earlytom.methods.fastvid",
     "HoliTom": "earlytom.methods.holitom",
     "InnerMerging": "earlytom.methods.inner_merging",
+    "Limits": "earlytom.video",
     "Method": "earlytom.methods.base",
     "MethodError": "earlytom.errors",
     "ModelError": "earlytom.errors",
@@ -88,6 +89,7 @@ __all__ = [
     "FastVID",
     "HoliTom",
     "InnerMerging",
+    "Limits",
     "Method",
     "MethodError",
     "ModelError",

@@ -17,6 +17,7 @@ from earlytom.cli.compare import ratio
 from earlytom.cli.options import DecoderName, build_method, choose_clip
 from earlytom.errors import MethodError
 from earlytom.shipped import shipped_folders
+from earlytom.video import Limits
 
 QUICK = ("--frames", "8", "--max-new-tokens", "2")
 
@@ -140,6 +141,37 @@ def test_sampling_options() -> None:
     assert (sampled.frames, sampled.fps, sampled.max_frames) == (None, 2.0, 6)
     assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.torchcodec).sampling is None
     assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.torchcodec).decoder == "torchcodec"
+
+
+def test_limits_of_pictures_and_clips(clip: Path, shared_model: Any) -> None:
+    assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.pyav).limits == Limits()
+    limits = choose_clip(Path("x.mp4"), None, None, None, DecoderName.pyav, 10, 20).limits
+    assert limits == Limits(max_pixels=10, max_bytes=20)
+    for option, text in (("--max-pixels", "allowed: at most 10 (Limits.max_pixels)"), ("--max-bytes", "at most 10")):
+        result = invoke("ask", clip, "What?", option, "10")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert text in result.stderr
+
+
+def test_video_from_standard_input(clip: Path, shared_model: Any) -> None:
+    expected = invoke("ask", clip, "What?", "--json")
+    piped = CliRunner().invoke(app, ["ask", "-", "What?", "--json"], input=clip.read_bytes())
+    assert json.loads(piped.stdout)["text"] == json.loads(expected.stdout)["text"]
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        ("https://example.org/a.mp4", "https addresses are not read"),
+        ("x." * 100_000, "x.: no such file"),
+        ("missing%03d.mp4", "missing%03d.mp4: no such file"),
+    ],
+)
+def test_videos_that_are_not_there_are_told_before_loading(video: str, words: str) -> None:
+    result = invoke("ask", video, "What?", "--model", "no/such-model")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert len(result.stderr) < 500
 
 
 def test_the_answer_is_all_that_goes_to_stdout(clip: Path, shared_model: Any) -> None:

@@ -35,6 +35,8 @@ def ask(
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
     decoder: options.DecoderOption = options.DecoderName.pyav,
+    max_pixels: options.MaxPixelsOption = None,
+    max_bytes: options.MaxBytesOption = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
     ] = 64,
@@ -63,7 +65,7 @@ def ask(
     chosen = options.build_method(method, retention, preset, visual_tokens)
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:

@@ -48,6 +48,8 @@ def inspect(
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
     decoder: options.DecoderOption = options.DecoderName.pyav,
+    max_pixels: options.MaxPixelsOption = None,
+    max_bytes: options.MaxBytesOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what a method does to a VIDEO: merged frames, segments, kept tokens.
@@ -62,7 +64,7 @@ def inspect(
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
     chosen = options.build_method(method, retention, preset, visual_tokens)
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes)
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable
 

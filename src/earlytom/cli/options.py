@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from earlytom.methods.base import Method
-    from earlytom.video import Decoder, Sampling
+    from earlytom.video import Decoder, Limits, Sampling
 
 __all__ = ["Clip", "DecoderName", "DtypeName", "ModelChoice", "build_method", "choose_clip"]
 
@@ -40,7 +40,12 @@ class DecoderName(StrEnum):
 _MODEL, _METHOD, _CLIP = "Model", "Method", "Video"
 
 VideoArgument = Annotated[
-    Path, typer.Argument(metavar="VIDEO", help="Video file (mp4, mkv, webm ...).", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="VIDEO",
+        help="Video file (mp4, mkv, webm ...), folder of frame files, or - for standard input.",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -150,6 +155,28 @@ DecoderOption = Annotated[
     DecoderName,
     typer.Option("--decoder", metavar="NAME", help="pyav, or torchcodec where it is installed.", rich_help_panel=_CLIP),
 ]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Refuse pictures of more pixels. Without it: 67,108,864 (8192 x 8192).",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
+MaxBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="N",
+        min=1,
+        help="Refuse clips whose sampled frames take more bytes, 3 a pixel. Without it: 4 GiB.",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +196,17 @@ class Clip:
     path: Path
     sampling: Sampling | None
     decoder: Decoder
+    limits: Limits
 
 
 def choose_clip(
-    path: Path, frames: int | None, fps: float | None, max_frames: int | None, decoder: DecoderName
+    path: Path,
+    frames: int | None,
+    fps: float | None,
+    max_frames: int | None,
+    decoder: DecoderName,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
 ) -> Clip:
     """The clip that the options ask for.
 
@@ -180,7 +214,7 @@ def choose_clip(
         typer.BadParameter: options that exclude one another.
         VideoError: a value is out of range.
     """
-    from earlytom.video import Sampling
+    from earlytom.video import Limits, Sampling
 
     if frames is not None and fps is not None:
         raise typer.BadParameter("cannot be given together with --frames", param_hint="'--fps'")
@@ -191,7 +225,9 @@ def choose_clip(
         sampling = Sampling(fps=fps, max_frames=max_frames)
     elif frames is not None:
         sampling = Sampling(frames=frames)
-    return Clip(path=path, sampling=sampling, decoder=decoder.value)
+    given = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    return Clip(path=path, sampling=sampling, decoder=decoder.value, limits=limits)
 
 
 def build_method(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from earlytom.cli.display import on_terminal, status
-from earlytom.errors import VideoError
+from earlytom.errors import VideoError, brief
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
@@ -39,14 +41,30 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
         ModelError: the model cannot be loaded.
         VideoError: the video cannot be read.
     """
-    # Loading takes up to minutes, so the most frequent slip is told first.
-    if not clip.path.exists():
-        raise VideoError(f"{clip.path}: no such file")
+    from earlytom.video import Sampling, read_video
+
+    # Loading takes up to minutes, so the most frequent slips are told first.
+    source = _source(clip)
     qa = load_model(choice)
     with status(f"reading {clip.path.name}"):
-        video = qa.read(clip.path, clip.sampling, clip.decoder)
+        sampling = clip.sampling or Sampling(frames=qa.default_frames)
+        video = read_video(source, sampling, decoder=clip.decoder, limits=clip.limits)
     remark = shipped_model_note(choice.path, clip.path)
     return Session(qa=qa, video=video, notes=(remark,) if remark else ())
+
+
+def _source(clip: Clip) -> str | bytes | BinaryIO:
+    """What VIDEO names: a file that is there, or standard input for ``-``."""
+    from earlytom.video.address import resolve
+
+    if str(clip.path) == "-":
+        if sys.stdin.isatty():
+            raise VideoError("-: standard input is a terminal; pipe a video into it, or name a file")
+        return sys.stdin.buffer
+    source = resolve(str(clip.path), clip.limits.max_bytes)
+    if isinstance(source, str) and not os.path.exists(source):
+        raise VideoError(f"{brief(source)}: no such file")
+    return source
 
 
 def load_model(choice: ModelChoice) -> VideoQA:

@@ -71,9 +71,7 @@ class _Picker:
 
     def put(self, index: int, frame: VideoFrame) -> None:
         self.limits.check(self.name, frame.width, frame.height, len(self.indices))
-        side = frame.side_data.get("DISPLAYMATRIX")
-        matrix = None if side is None else np.frombuffer(bytes(cast("Buffer", side)), dtype=np.int32)
-        picture = upright(to_rgb(frame, self.reformatter), matrix)
+        picture = upright(to_rgb(frame, self.reformatter), _display_matrix(frame, self.name))
         if self.frames is None:
             self.frames = np.empty((len(self.indices), *picture.shape), dtype=np.uint8)
         if picture.shape != self.frames.shape[1:]:
@@ -84,6 +82,17 @@ class _Picker:
         slot = self.indices.index(index)
         self.frames[slot] = picture
         self.filled.add(slot)
+
+
+def _display_matrix(frame: VideoFrame, name: str) -> npt.NDArray[np.int32] | None:
+    try:
+        side = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError as error:
+        # PyAV 18 has no word for some of what FFmpeg 8 attaches to pictures (EXIF), and then tells nothing at all.
+        if frame.rotation:
+            raise VideoError(f"{name}: is turned, and PyAV cannot tell how: {plain(error)}") from error
+        return None
+    return None if side is None else np.frombuffer(bytes(cast("Buffer", side)), dtype=np.int32)
 
 
 def examine_stream(source: Encoded, container: InputContainer, stream: VideoStream) -> Table:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from earlytom.errors import VideoError, brief
-from earlytom.video._address import resolve
 from earlytom.video._file import Reader, drain
+from earlytom.video.address import resolve
 from earlytom.video.limits import Limits
 
 __all__ = ["Encoded", "locate", "open_file", "open_source"]
