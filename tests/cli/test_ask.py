@@ -145,8 +145,8 @@ def test_sampling_options() -> None:
 
 def test_limits_of_pictures_and_clips(clip: Path, shared_model: Any) -> None:
     assert choose_clip(Path("x.mp4"), None, None, None, DecoderName.pyav).limits == Limits()
-    limits = choose_clip(Path("x.mp4"), None, None, None, DecoderName.pyav, 10, 20).limits
-    assert limits == Limits(max_pixels=10, max_bytes=20)
+    limits = choose_clip(Path("x.mp4"), None, None, None, DecoderName.pyav, 10, 20, 30).limits
+    assert limits == Limits(max_pixels=10, max_bytes=20, shrink_to=30)
     for option, text in (("--max-pixels", "allowed: at most 10 (Limits.max_pixels)"), ("--max-bytes", "at most 10")):
         result = invoke("ask", clip, "What?", option, "10")
         assert (result.exit_code, result.stdout) == (1, "")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from earlytom.cli import session
 from earlytom.cli.app import app
 from earlytom.shipped import shipped_model
+from earlytom.video import read_video
 from families.processors import video_qa
 
 
@@ -36,6 +37,15 @@ def test_text_tells_merging_and_selection(clip: Path, shared_model: Any) -> None
         "--output FILE.png",
     ):
         assert words in result.stdout, words
+
+
+def test_what_was_scaled_down_is_told(clip: Path, shared_model: Any) -> None:
+    width, height = read_video(clip).frames.shape[2:0:-1]
+    text = invoke("inspect", clip, "--shrink-to", "32").stdout
+    assert f"read with pyav, scaled down from {width}x{height} as decoded" in " ".join(text.split())
+    for options, expected in ((("--shrink-to", "32"), [width, height]), ((), None)):
+        document = json.loads(invoke("inspect", clip, "--json", *options).stdout)
+        assert document["videos"][0]["source"].get("scaled_from") == expected
 
 
 def test_json_counts_add_up(clip: Path, shared_model: Any) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from struct import pack
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,7 +21,7 @@ from PIL import Image
 from earlytom.errors import VideoError
 from earlytom.video import Limits, Sampling, read_video
 
-from .clips import make_clip
+from .clips import make_clip, numbers_of, with_matrix
 from .conftest import Factory
 
 SIDE = 16000
@@ -143,7 +144,7 @@ def test_the_limit_is_exact(clip: Factory) -> None:
         text = message(clip(name), sampling=Sampling(frames=2), limits=Limits(max_bytes=2 * 96 * 64 * 3 - 1))
         assert text == (
             f"{clip(name)}: 2 frames of 96x64 take 36,864 bytes; allowed: at most 36,863 (Limits.max_bytes); sample "
-            "fewer frames or raise the limit"
+            "fewer frames, set Limits.shrink_to, or raise the limit"
         )
 
 
@@ -170,7 +171,7 @@ def test_pictures_have_the_same_limits(tmp_path: Path) -> None:
     assert message(tmp_path).startswith(f"{tmp_path / 'large.png'}: pictures of 16000x16000")
 
 
-@pytest.mark.parametrize("name", ["max_pixels", "max_bytes"])
+@pytest.mark.parametrize("name", ["max_pixels", "max_bytes", "shrink_to"])
 def test_limits_out_of_range(name: str) -> None:
     wrong: list[Any] = [0, -1, True, 1.5, "1", "1" * 100_000, -(10**5000)]
     for value in wrong:
@@ -184,3 +185,54 @@ def test_limits_out_of_range(name: str) -> None:
 
 def test_limits_are_limits(clip: Factory) -> None:
     assert message(clip("one_frame"), limits=5) == "limits is a int; allowed: Limits(...)"
+
+
+def resized(frames: Any, height: int, width: int) -> Any:
+    """As processors do."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    return resize(pictures, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True).float()
+
+
+def test_frames_are_scaled_down_as_they_are_decoded(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "large.mp4", width=640, height=360, count=20, noise=True, options={"g": "10"})
+    whole = read_video(path, Sampling(frames=4))
+    assert whole.scaled_from is None
+    small = read_video(path, Sampling(frames=4), limits=Limits(shrink_to=90))
+    assert (small.frames.shape, small.scaled_from) == ((4, 90, 160, 3), (640, 360))
+    assert numbers_of(small.frames) == list(small.indices) == list(whole.indices)
+    assert (resized(small.frames, 96, 96) - resized(whole.frames, 96, 96)).abs().mean() < 2
+    # What is not larger is not touched, and stored sizes count for one limit, kept ones for the other.
+    for limits in (Limits(shrink_to=360), Limits(shrink_to=1000)):
+        video = read_video(path, Sampling(frames=4), limits=limits)
+        assert np.array_equal(video.frames, whole.frames)
+        assert video.scaled_from is None
+    assert "640x360" in message(path, limits=Limits(max_pixels=640 * 360 - 1, shrink_to=90))
+    enough = Limits(max_bytes=4 * 90 * 160 * 3, shrink_to=90)
+    assert np.array_equal(read_video(path, Sampling(frames=4), limits=enough).frames, small.frames)
+    assert "5 frames of 160x90 take" in message(path, sampling=Sampling(frames=5), limits=enough)
+    assert "shrink_to is not for torchcodec" in message_of_torchcodec(path)
+
+
+def message_of_torchcodec(path: Path) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace())
+        return message(path, decoder="torchcodec", limits=Limits(shrink_to=90))
+
+
+def test_scaling_down_as_real_recordings_show_it(real_clips: Path) -> None:
+    for name in ("talk_portrait.mp4", "clip_b.mp4"):
+        whole = read_video(real_clips / name, Sampling(frames=4)).frames
+        small = read_video(real_clips / name, Sampling(frames=4), limits=Limits(shrink_to=384)).frames
+        assert min(small.shape[1:3]) == 384
+        difference = (resized(small, 384, 384) - resized(whole, 384, 384)).abs()
+        assert difference.mean() < 1.2
+        assert difference.flatten()[::7].quantile(0.99) <= 4
+
+
+def test_turned_videos_are_scaled_and_turned(clip: Factory) -> None:
+    data = with_matrix(clip("short_gop").read_bytes(), 0, 1, -1, 0)
+    video = read_video(data, Sampling(frames=2), limits=Limits(shrink_to=32))
+    assert (video.frames.shape, video.scaled_from) == ((2, 48, 32, 3), (96, 64))

@@ -7,6 +7,7 @@ import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,8 +81,10 @@ def test_a_decoder_that_gives_other_frames_is_caught(
     class Decoder:
         metadata = SimpleNamespace(num_frames=61 if fault == "count" else 60)
 
-        def __init__(self, source: object, **options: object) -> None:
-            pass
+        def __init__(self, source: Any, **options: object) -> None:
+            # Bytes alone: libav would read more into a name.
+            assert not hasattr(source, "name")
+            assert source.read(4096)[4:8] == b"ftyp"
 
         def get_frames_at(self, indices: list[int]) -> SimpleNamespace:
             late = [i / 30 + (0.1 if i else 0.0) for i in indices]

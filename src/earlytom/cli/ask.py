@@ -37,6 +37,7 @@ def ask(
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
+    shrink_to: options.ShrinkOption = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
     ] = 64,
@@ -65,7 +66,7 @@ def ask(
     chosen = options.build_method(method, retention, preset, visual_tokens)
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes, shrink_to)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:

@@ -50,6 +50,7 @@ def inspect(
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
+    shrink_to: options.ShrinkOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what a method does to a VIDEO: merged frames, segments, kept tokens.
@@ -64,7 +65,7 @@ def inspect(
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
     chosen = options.build_method(method, retention, preset, visual_tokens)
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes, shrink_to)
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable
 
@@ -121,8 +122,10 @@ def _describe_clip(source: Mapping[str, object]) -> str:
     indices = cast("list[int]", source["frame_indices"])
     rate = source["source_fps"]
     clock = f" at {cast(float, rate):.4g} frames a second" if rate else ""
+    scaled = source.get("scaled_from")
+    smaller = ", scaled down from {}x{} as decoded".format(*cast("list[int]", scaled)) if scaled else ""
     return (
-        f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}\n"
+        f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}{smaller}\n"
         f"{len(indices)} frames sampled: {', '.join(map(str, indices))}"
     )
 

@@ -177,6 +177,18 @@ MaxBytesOption = Annotated[
         rich_help_panel=_CLIP,
     ),
 ]
+ShrinkOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shrink-to",
+        metavar="N",
+        min=1,
+        help="Scale larger videos down to N pixels on the shorter side as they are decoded: less memory, pixels not "
+        "quite those of the model's own resizing.",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +219,7 @@ def choose_clip(
     decoder: DecoderName,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    shrink_to: int | None = None,
 ) -> Clip:
     """The clip that the options ask for.
 
@@ -225,7 +238,7 @@ def choose_clip(
         sampling = Sampling(fps=fps, max_frames=max_frames)
     elif frames is not None:
         sampling = Sampling(frames=frames)
-    given = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+    given = {"max_pixels": max_pixels, "max_bytes": max_bytes, "shrink_to": shrink_to}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     return Clip(path=path, sampling=sampling, decoder=decoder.value, limits=limits)
 

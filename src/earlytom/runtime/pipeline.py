@@ -388,4 +388,4 @@ def _describe_source(video: Video) -> dict[str, object]:
         "frame_indices": list(video.indices),
         "source_frames": video.source_frames,
         "source_fps": video.source_fps,
-    }
+    } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})

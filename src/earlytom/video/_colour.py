@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 __all__ = ["to_rgb"]
 
@@ -13,12 +13,15 @@ __all__ = ["to_rgb"]
 _KNOWN = frozenset({1, 4, 5, 6, 7, 9, 10})
 
 
-def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> npt.NDArray[np.uint8]:
+def to_rgb(
+    frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
     """Convert a decoded frame.
 
     Args:
         frame: any pixel format swscale reads.
         reformatter: kept by the caller between frames, as it holds conversion tables.
+        size: width and height to scale down to; None or the frame's own: left as they are.
 
     Returns:
         uint8 ``[H, W, 3]``, full range. Pictures that declare no matrix are taken as BT.601, as FFmpeg does.
@@ -29,8 +32,10 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> npt.NDArray[np.u
     other = Colorspace.ITU601 if matrix != Colorspace.ITU601 else Colorspace.SMPTE170M
     # Gray without a declared range is full range to swscale, but not to PyAV's way of calling it.
     full = frame.color_range == ColorRange.JPEG or (not frame.color_range and frame.format.name.startswith("gray"))
+    scaling = {} if size in (None, (frame.width, frame.height)) else _scaling(*size)
     picture = reformatter.reformat(
         frame,
+        **scaling,
         format="rgb24",
         src_colorspace=matrix,
         dst_colorspace=other,
@@ -38,3 +43,8 @@ def to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> npt.NDArray[np.u
         dst_color_range=ColorRange.JPEG,
     )
     return np.asarray(picture.to_ndarray(), dtype=np.uint8)
+
+
+def _scaling(width: int, height: int) -> dict[str, int]:
+    """Arguments for scaling down, with the filter that most processors use."""
+    return {"width": width, "height": height, "interpolation": Interpolation.BICUBIC}

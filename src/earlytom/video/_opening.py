@@ -129,7 +129,7 @@ def _video_stream(source: Encoded, container: InputContainer) -> VideoStream:
         raise VideoError(f"{source.name}: no decoder for its video stream in this build of PyAV")
     context = stream.codec_context
     width, height = (context.width, context.height) if context.width else _declared_size(source)
-    source.limits.check(source.name, width, height)
+    source.limits.check_picture(source.name, width, height)
     context.options = {**context.options, **_picture_limit(source)}
     return stream
 

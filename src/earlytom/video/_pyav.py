@@ -68,10 +68,15 @@ class _Picker:
     reformatter: VideoReformatter = field(default_factory=VideoReformatter)
     filled: set[int] = field(default_factory=set)
     decoded: int = 0
+    scaled_from: tuple[int, int] | None = None
 
     def put(self, index: int, frame: VideoFrame) -> None:
-        self.limits.check(self.name, frame.width, frame.height, len(self.indices))
-        picture = upright(to_rgb(frame, self.reformatter), _display_matrix(frame, self.name))
+        stored = (frame.width, frame.height)
+        kept = self.limits.kept_size(*stored)
+        self.limits.check_picture(self.name, *stored)
+        self.limits.check_clip(self.name, *kept, len(self.indices))
+        self.scaled_from = stored if kept != stored else None
+        picture = upright(to_rgb(frame, self.reformatter, kept), _display_matrix(frame, self.name))
         if self.frames is None:
             self.frames = np.empty((len(self.indices), *picture.shape), dtype=np.uint8)
         if picture.shape != self.frames.shape[1:]:
@@ -285,6 +290,7 @@ def _video(source: Encoded, picker: _Picker, times: Clock) -> Video:
         decoder="pyav",
         source=source.name,
         decoded=picker.decoded,
+        scaled_from=picker.scaled_from,
     )
 
 

@@ -49,6 +49,8 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
             f"{source.name}: torchcodec is installed but cannot load FFmpeg's shared libraries: install FFmpeg "
             f"(the default decoder is 'pyav'): {plain(error)}"
         ) from error
+    if source.limits.shrink_to is not None:
+        raise VideoError(f"{source.name}: Limits.shrink_to is not for torchcodec; use decoder='pyav'")
     with open_stream(source, threads) as (container, stream):
         table = examine_stream(source, container, stream)
         if table.problem is not None:
@@ -59,7 +61,7 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         width, height = stream.codec_context.width, stream.codec_context.height
     count = len(table.order)
     indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
-    source.limits.check(source.name, width, height, len(indices))
+    source.limits.check_clip(source.name, width, height, len(indices))
     source.file.seek(0)
     try:
         decoder = decoders.VideoDecoder(

@@ -28,6 +28,7 @@ class Video:
         source: the path of a file or folder, ``"<bytes>"`` (also from a data URL), ``"<file object>"``, ``"<array>"``,
             ``"<tensor>"`` or ``"<images>"``.
         decoded: number of frames the decoder put out to get these ``T``; None when the decoder does not tell.
+        scaled_from: width and height stored in the source, where `Limits.shrink_to` made the frames smaller; else None.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -39,3 +40,4 @@ class Video:
     decoder: str
     source: str
     decoded: int | None
+    scaled_from: tuple[int, int] | None = None
