@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+import av
 import pytest
 from av.error import FFmpegError
 
@@ -197,6 +198,20 @@ def test_text_and_playlists_are_no_videos(clip: Factory, tmp_path: Path) -> None
     (tmp_path / "part.ts").write_bytes(clip("transport").read_bytes())
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\npart.ts\n#EXT-X-ENDLIST\n")
     assert message(playlist) == f"{playlist}: is a playlist, not a video file"
+
+
+def test_sound_that_begins_late(clip: Factory) -> None:
+    # A stream that turns up behind what was read for opening.
+    long = clip("transport", noise=True, count=250).read_bytes()
+    joined = long + clip("transport", sound=True, count=3).read_bytes() + long
+    with av.open(io.BytesIO(joined)) as container:
+        assert len(container.streams) == 1
+    try:
+        video = read_video(joined, Sampling(frames=2))
+    except VideoError as error:
+        assert str(error).startswith("<bytes>: ")  # noqa: PT017
+    else:
+        assert numbers_of(video.frames) == [0, 249]
 
 
 def test_bad_arguments(clip: Factory) -> None:

@@ -19,8 +19,9 @@ from earlytom.video._source import Encoded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
 
-__all__ = ["open_stream", "plain"]
+__all__ = ["open_stream", "packets", "plain"]
 
 # Demuxers that read one file and nothing but that file: no playlists, no descriptions of sessions, no sequences of
 # images, no scripts, no devices. The last line can hold no video and is there to be told as sound.
@@ -72,6 +73,15 @@ def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Itera
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 1 if strict else threads
         yield container, stream
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """All packets of a stream from the current position on, and the empty one that flushes its decoder."""
+    try:
+        yield from container.demux(stream)
+    except IndexError:
+        # Where streams turn up after opening (transport streams), PyAV looks for them when all packets have been given.
+        return
 
 
 def plain(error: Exception) -> str:

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from earlytom.errors import VideoError
 from earlytom.video._colour import to_rgb
 from earlytom.video._integrity import missing_bytes
-from earlytom.video._opening import open_stream, plain
+from earlytom.video._opening import open_stream, packets, plain
 from earlytom.video._orientation import upright
 from earlytom.video._source import Encoded
 from earlytom.video._table import Stretch, Table, scan, stretches
@@ -156,8 +156,8 @@ def _seek(
         # Some demuxers seek by decode time, some by presentation time; the smaller one never lands too late for long.
         dts = table.dts[key]
         container.seek(table.pts[key] if dts is None else min(dts, table.pts[key]), stream=stream, backward=True)
-        packets = container.demux(stream)
-        for packet in packets:
+        following = packets(container, stream)
+        for packet in following:
             if packet.size == 0:
                 continue
             at = where.get(packet.pts) if packet.pts is not None else None
@@ -165,7 +165,7 @@ def _seek(
                 break
             if at == position:
                 yield at, packet
-                for later in packets:
+                for later in following:
                     if later.size:
                         if later.pts is None or later.pts not in where:
                             raise _UnusableError
@@ -214,7 +214,7 @@ def _all_frames(
 ) -> Iterator[VideoFrame]:
     """Decode from the start; what fails after the first good frame is added to ``damage``."""
     seen = started = False
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         # A recording may start between keyframes; what comes before the first cannot be decoded and is not counted.
         started = started or packet.is_keyframe or not has_keys
         if not started:

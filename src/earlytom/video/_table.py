@@ -85,6 +85,8 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     """
     from av.error import FFmpegError
 
+    from earlytom.video._opening import packets as read_packets
+
     codec = stream.codec_context.name
     pts: list[int] = []
     dts: list[int | None] = []
@@ -97,7 +99,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         problem = "AVI stores no presentation times, and this codec reorders frames"
     try:
-        for packet in container.demux(stream):
+        for packet in read_packets(container, stream):
             if packet.size == 0:
                 continue
             packets += 1
