@@ -170,6 +170,11 @@ def test_objects_that_say_little_of_themselves(clip: Factory) -> None:
 
     for source in (Quiet(), Views(data), Lying(data)):
         assert numbers_of(read_video(cast(Any, source), Sampling(frames=3)).frames) == [0, 29, 59]
+    assert numbers_of(read_video(cast(Any, memoryview(data * 2)[: len(data)])).frames)[-1] == 59
+    spread = np.repeat(np.frombuffer(data, np.uint8), 2).tobytes()
+    assert numbers_of(read_video(cast(Any, memoryview(spread)[::2])).frames)[-1] == 59
+    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+    assert message(text) == "<file object>: gives text, not bytes; open the file in binary mode"
     closed = io.BytesIO(data)
     closed.close()
     assert "closed file" in message(closed)

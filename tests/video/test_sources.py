@@ -246,6 +246,27 @@ def test_file_addresses(clip: Factory, tmp_path: Path) -> None:
     assert message("file:///no/such.mp4") == "/no/such.mp4: no such file"
 
 
+def test_file_addresses_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert "has no ? and no #" in message((tmp_path / "a.mp4").as_uri() + "?start=3")
+    assert "has no ? and no #" in message((tmp_path / "a.mp4").as_uri() + "#t=3")
+    assert "Invalid IPv6 URL" in message("file://[bad/x")
+
+
+def test_paths_that_are_none() -> None:
+    class Strange:
+        def __init__(self, path: Any) -> None:
+            self.path = path
+
+        def __fspath__(self) -> str:
+            return self.path() if callable(self.path) else self.path
+
+    assert message("") == "'': no such file"
+    assert message(Strange(5)).startswith("Strange object: gives no path: ")
+    assert message(Strange(lambda: 1 // 0)) == "Strange object: gives no path: integer division or modulo by zero"
+    assert message(Strange(b"no.mp4")) == "no.mp4: no such file"
+
+
 def test_data_addresses_and_base64(clip: Factory) -> None:
     data = clip("no_b").read_bytes()
     text = base64.b64encode(data).decode()
@@ -301,6 +322,13 @@ def test_frame_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(good.getvalue()[:2000])
     assert f"{tmp_path / 'a.png'}: corrupt: " in message(tmp_path)
     assert "has no clock" in message(tmp_path, sampling=Sampling(fps=1.0))
+
+
+def test_pictures_that_are_read_late(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    late = Image.open(io.BytesIO(file.getvalue()[:2000]))
+    assert message([late]).startswith("<images>: image 0: cannot be read: ")
 
 
 def test_frame_files_are_turned_upright(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from earlytom.errors import VideoError
+from earlytom.errors import VideoError, brief
 from earlytom.video._pictures import read_picture
 from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
@@ -89,12 +89,20 @@ def _stack(source: Any, name: str, sampling: Sampling, limits: Limits) -> tuple[
     return _rgb(values, name), indices, shape[0]
 
 
+def _picture(value: Any, name: str, limits: Limits) -> npt.NDArray[np.uint8]:
+    limits.check(name, *value.size)
+    try:
+        # Pillow may read the file only now.
+        return np.asarray(value.convert("RGB"))
+    except Exception as error:
+        raise VideoError(f"{name}: cannot be read: {brief(str(error))}") from error
+
+
 def _one(value: object, name: str, limits: Limits) -> npt.NDArray[np.uint8]:
     if isinstance(value, (str, os.PathLike)):
         return read_picture(value, limits)
     if _is_picture(value):
-        limits.check(name, *value.size)  # type: ignore[attr-defined]
-        return np.asarray(value.convert("RGB"))  # type: ignore[attr-defined]
+        return _picture(value, name, limits)
     if not (isinstance(value, np.ndarray) or _is_tensor(value)):
         raise VideoError(
             f"{name}: is a {type(value).__name__}; allowed: PIL images, numpy arrays, torch tensors, paths of pictures"

@@ -34,13 +34,15 @@ class Encoded:
     limits: Limits
 
 
-def open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
+def open_file(path: str, name: str) -> BinaryIO:
     """Open a regular file to read; waits for no pipe and no device.
 
     Raises:
         VideoError: there is none, it is something else, or it cannot be opened.
     """
     try:
+        if not path:
+            raise VideoError("'': no such file")
         place = Path(path)
         if place.is_dir():
             raise VideoError(f"{name}: is a directory, not a video file")
@@ -61,7 +63,13 @@ def locate(source: object, limits: Limits) -> object:
     Raises:
         VideoError: an address that is not read.
     """
-    return resolve(os.fsdecode(source), limits.max_bytes) if isinstance(source, (str, os.PathLike)) else source
+    if not isinstance(source, (str, os.PathLike)):
+        return source
+    try:
+        text = os.fsdecode(source)
+    except Exception as error:
+        raise VideoError(f"{type(source).__name__} object: gives no path: {brief(str(error))}") from error
+    return resolve(text, limits.max_bytes)
 
 
 @contextmanager
@@ -85,7 +93,8 @@ def open_source(source: object, limits: Limits) -> Iterator[Encoded]:
         with open_file(source, name) as file, _reading(file, name, limits) as encoded:
             yield encoded
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        with _reading(io.BytesIO(source), "<bytes>", limits) as encoded:
+        # Not the view itself: BytesIO takes only contiguous ones.
+        with _reading(io.BytesIO(bytes(source)), "<bytes>", limits) as encoded:
             yield encoded
     elif callable(getattr(source, "read", None)):
         with _borrowed(source, "<file object>", limits) as file, _reading(file, "<file object>", limits) as encoded:
@@ -133,6 +142,8 @@ def _borrowed(source: object, name: str, limits: Limits) -> Iterator[BinaryIO]:
 
 def _synchronous(source: object, name: str) -> BinaryIO:
     """The file behind an upload whose own ``read`` has to be awaited (Starlette's and FastAPI's ``UploadFile``)."""
+    if isinstance(source, io.TextIOBase):
+        raise VideoError(f"{name}: gives text, not bytes; open the file in binary mode")
     if not inspect.iscoroutinefunction(getattr(source, "read", None)):
         return cast(BinaryIO, source)
     inner = getattr(source, "file", None)

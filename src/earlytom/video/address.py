@@ -44,13 +44,7 @@ def resolve(text: str, limit: int | None) -> str | bytes:
             f"{brief(text)}: {scheme[1].lower()} addresses are not read, nothing is fetched; download it and pass the "
             "file, its bytes or a file object"
         )
-    # Slow to import, and hardly ever needed.
-    from urllib.request import url2pathname
-
-    parts = urlsplit(text)
-    if parts.netloc not in ("", "localhost"):
-        raise VideoError(f"{brief(text)}: names a file on another machine; allowed: file:///absolute/path")
-    return url2pathname(parts.path)
+    return _file_address(text)
 
 
 def _exists(text: str) -> bool:
@@ -58,6 +52,21 @@ def _exists(text: str) -> bool:
         return os.path.lexists(text)
     except ValueError:
         return False
+
+
+def _file_address(text: str) -> str:
+    # Slow to import, and hardly ever needed.
+    from urllib.request import url2pathname
+
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise VideoError(f"{brief(text)}: {error}; allowed: file:///absolute/path") from error
+    if parts.netloc not in ("", "localhost"):
+        raise VideoError(f"{brief(text)}: names a file on another machine; allowed: file:///absolute/path")
+    if parts.query or parts.fragment:
+        raise VideoError(f"{brief(text)}: a file address has no ? and no #; in names write %3F and %23")
+    return url2pathname(parts.path)
 
 
 def _data(text: str, limit: int | None) -> bytes:
