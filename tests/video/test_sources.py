@@ -114,6 +114,7 @@ def test_an_open_file_is_no_more_than_its_bytes(requests: tuple[str, list[str]],
     address, seen = requests
     # A playlist behind the start of another format, and formats that libav takes on the word of a name.
     for name, data in (
+        ("a.ts", pointers(address)["media.m3u8"][0].encode() + b"\n".ljust(188, b"#") + (b"G" + bytes(187)) * 3000),
         ("a.m3u8", b"RIFF\x10\0\0\0AVI " + pointers(address)["media.m3u8"][0].encode()),
         ("a.sdp", b"\0\0\0\x18ftypmp42" + b"\0" * 40),
         ("a.txt", b"words\n" * 500),

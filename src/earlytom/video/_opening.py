@@ -41,7 +41,7 @@ _NOT_TO_OPEN = frozenset(
     | {"mjpegb", "pgm", "png", "ppm", "qoi", "qtrle", "rawvideo", "targa", "tiff", "webp", "zlib", "zmbv"}
 )
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-# How text starts that names other files. Only for messages.
+# How text starts that names other files.
 _POINTERS = (
     (
         re.compile(rb"#EXTM3U|ffconcat version|\[playlist\]|(<\?xml[^>]*>\s*)?<(MPD|smil|asx)\b", re.IGNORECASE),
@@ -91,16 +91,16 @@ def plain(error: Exception) -> str:
 
 def _open_container(source: Encoded) -> InputContainer:
     source.file.seek(0)
+    head = source.file.read(4096)
+    # Before libav looks: releases differ in what they take for a playlist, and torchcodec brings its own.
+    if kind := _pointer(head):
+        raise VideoError(f"{source.name}: is {kind}, not a video file")
+    source.file.seek(0)
     # Not `options`, which go to the streams too: PyAV then writes past its memory where streams turn up late (FLV).
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": _PROTOCOLS, "codec_whitelist": _probing_codecs()}
     try:
         return av.open(source.file, mode="r", container_options=options)
     except (FFmpegError, OSError, ValueError) as error:
-        source.file.seek(0)
-        head = source.file.read(4096)
-        kind = _pointer(head)
-        if kind is not None:
-            raise VideoError(f"{source.name}: is {kind}, not a video file") from error
         if moov_missing(source.file):
             raise VideoError(f"{source.name}: truncated or unfinished: the index (moov box) is missing") from error
         if isinstance(error, EOFError):

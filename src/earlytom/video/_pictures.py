@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,14 +33,22 @@ _DEFAULT_TIME = 100
 
 def header_size(file: BinaryIO) -> tuple[int, int]:
     """Width and height that a picture file declares, whatever they are; 0, 0 for others. Moves ``file``."""
+    file.seek(0)
+    head = file.read(24)
+    if head[:6] in (b"GIF87a", b"GIF89a") and len(head) >= 10:
+        return struct.unpack("<HH", head[6:10])
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 24:
+        return struct.unpack(">II", head[16:])
+    return _size_by_pillow(file)
+
+
+def _size_by_pillow(file: BinaryIO) -> tuple[int, int]:
     from PIL.BmpImagePlugin import BmpImageFile
-    from PIL.GifImagePlugin import GifImageFile
     from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
     from PIL.TiffImagePlugin import TiffImageFile
 
     # Not `Image.open`: it raises for a large picture, without a size.
-    for kind in (GifImageFile, PngImageFile, JpegImageFile, BmpImageFile, TiffImageFile):
+    for kind in (JpegImageFile, BmpImageFile, TiffImageFile):
         file.seek(0)
         try:
             width, height = kind(file).size
