@@ -10,7 +10,18 @@
     └── VideoError (ValueError)        a video that is missing, empty, corrupt, truncated or has no picture
 """
 
-__all__ = ["CompressionError", "EarlyTomError", "MethodError", "ModelError", "VideoError", "brief", "brief_repr"]
+__all__ = [
+    "CompressionError",
+    "EarlyTomError",
+    "MethodError",
+    "ModelError",
+    "VideoError",
+    "shortened",
+    "shown",
+    "shown_cause",
+]
+
+_MOST_CHARACTERS = 200
 
 
 class EarlyTomError(Exception):
@@ -37,22 +48,21 @@ class VideoError(EarlyTomError, ValueError):
     """A video cannot be read; the message names the source and the cause."""
 
 
-# Longest piece of a caller's own input that an error repeats.
-_QUOTED = 200
-
-
-def brief(text: str) -> str:
-    """What a caller gave, fit for one line of an error: at most 200 characters, the middle left out of longer ones."""
-    line = " ".join(text.splitlines())
-    if len(line) <= _QUOTED:
-        return line
-    half = (_QUOTED - 5) // 2
-    return f"{line[:half]} ... {line[-half:]}"
-
-
-def brief_repr(value: object) -> str:
-    """``repr`` of what a caller gave, as :func:`brief`; the name of its type where it has none."""
+def shown(value: object) -> str:
+    """A value as error messages quote it: its ``repr``, cut after 200 characters."""
     try:
-        return brief(repr(value))
-    except Exception:  # integers of more than 4300 digits, objects that fail
-        return f"a {type(value).__name__}"
+        text = repr(value)
+    except Exception:  # integers of thousands of digits, for one, have none
+        text = f"<{type(value).__name__} that cannot be written>"
+    return shortened(text)
+
+
+def shown_cause(error: BaseException) -> str:
+    """The first line of what somebody else's error says, cut after 200 characters; its type where it says nothing."""
+    return shortened((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def shortened(value: object) -> str:
+    """A path or other text as error messages have it: cut after 200 characters."""
+    text = str(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."

@@ -208,7 +208,14 @@ def test_a_protocol_is_the_name_of_a_file(
 
 
 def test_long_and_odd_names(clip: Factory, tmp_path: Path) -> None:
-    for name in ("x" * 400_000, "x" * 400_000 + ".mp4", "a/" * 100_000, "http://h/" + "x" * 400_000, "\n" * 300):
+    for name in (
+        "x" * 400_000,
+        "x" * 400_000 + ".mp4",
+        "a/" * 100_000,
+        "http://h/" + "x" * 400_000,
+        "s" * 400_000 + "://h/a.mp4",
+        "\n" * 300,
+    ):
         message(name)
         if "http" not in name:
             message(Path(name))

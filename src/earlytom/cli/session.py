@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from earlytom.cli.display import on_terminal, status
-from earlytom.errors import VideoError, brief
+from earlytom.errors import VideoError
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
 
 def _source(clip: Clip) -> str | bytes | BinaryIO:
     """What VIDEO names: a file that is there, or standard input for ``-``."""
-    from earlytom.video.address import resolve
+    from earlytom.video.address import resolve, source_name
 
     if str(clip.path) == "-":
         if sys.stdin.isatty():
@@ -63,7 +63,7 @@ def _source(clip: Clip) -> str | bytes | BinaryIO:
         return sys.stdin.buffer
     source = resolve(str(clip.path), clip.limits.max_bytes)
     if isinstance(source, str) and not os.path.exists(source):
-        raise VideoError(f"{brief(source)}: no such file")
+        raise VideoError(f"{source_name(source)}: no such file")
     return source
 
 

@@ -6,7 +6,7 @@ import io
 import sys
 from typing import BinaryIO
 
-from earlytom.errors import VideoError, brief
+from earlytom.errors import VideoError, shown_cause
 
 __all__ = ["Reader", "drain"]
 
@@ -64,12 +64,8 @@ class Reader:
         if isinstance(error, VideoError) or not isinstance(error, Exception):
             self.failure = error
             return
-        self.failure = VideoError(f"{self._name}: cannot be read: {_said(error)}")
+        self.failure = VideoError(f"{self._name}: cannot be read: {shown_cause(error)}")
         self.failure.__cause__ = error
-
-
-def _said(error: Exception) -> str:
-    return brief(str(error)) or type(error).__name__
 
 
 def _bytes(data: object, name: str) -> bytes:
@@ -104,5 +100,5 @@ def drain(file: BinaryIO, name: str, limit: int | None) -> BinaryIO:
     except VideoError:
         raise
     except Exception as error:
-        raise VideoError(f"{name}: cannot be read: {_said(error)}") from error
+        raise VideoError(f"{name}: cannot be read: {shown_cause(error)}") from error
     return io.BytesIO(b"".join(parts))

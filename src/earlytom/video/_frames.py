@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from earlytom.errors import VideoError, brief
+from earlytom.errors import VideoError, shown_cause
 from earlytom.video._pictures import read_picture
 from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
@@ -95,7 +95,7 @@ def _picture(value: Any, name: str, limits: Limits) -> npt.NDArray[np.uint8]:
         # Pillow may read the file only now.
         return np.asarray(value.convert("RGB"))
     except Exception as error:
-        raise VideoError(f"{name}: cannot be read: {brief(str(error))}") from error
+        raise VideoError(f"{name}: cannot be read: {shown_cause(error)}") from error
 
 
 def _one(value: object, name: str, limits: Limits) -> npt.NDArray[np.uint8]:

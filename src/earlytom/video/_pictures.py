@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from earlytom.errors import VideoError, brief
+from earlytom.errors import VideoError, shown_cause
 from earlytom.video._source import Encoded, open_file
+from earlytom.video.address import source_name
 from earlytom.video.limits import Limits
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
@@ -83,7 +84,7 @@ def read_picture(path: str | os.PathLike[str], limits: Limits) -> npt.NDArray[np
     """
     from PIL import ImageOps
 
-    name = brief(os.fsdecode(path))
+    name = source_name(os.fsdecode(path))
     with open_file(os.fsdecode(path), name) as file:
         picture = _open(file, name, limits)
         if picture.mode[0] in "IF":
@@ -91,7 +92,7 @@ def read_picture(path: str | os.PathLike[str], limits: Limits) -> npt.NDArray[np
         try:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         except Exception as error:
-            raise VideoError(f"{name}: corrupt: {brief(str(error))}") from error
+            raise VideoError(f"{name}: corrupt: {shown_cause(error)}") from error
 
 
 def _open(file: BinaryIO, name: str, limits: Limits) -> Image:
@@ -105,7 +106,7 @@ def _open(file: BinaryIO, name: str, limits: Limits) -> Image:
     except PIL.UnidentifiedImageError as error:
         raise VideoError(f"{name}: not a picture; allowed: {', '.join(_FORMATS)}") from error
     except Exception as error:
-        raise VideoError(f"{name}: corrupt: {brief(str(error))}") from error
+        raise VideoError(f"{name}: corrupt: {shown_cause(error)}") from error
     limits.check(name, *picture.size)
     return picture
 
@@ -163,4 +164,4 @@ def _show(picture: Any, index: int, name: str) -> None:
         picture.seek(index)
         picture.load()
     except Exception as error:
-        raise VideoError(f"{name}: corrupt: frame {index} cannot be decoded: {brief(str(error))}") from error
+        raise VideoError(f"{name}: corrupt: frame {index} cannot be decoded: {shown_cause(error)}") from error

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from earlytom.errors import VideoError, brief
+from earlytom.errors import VideoError, shown_cause
 from earlytom.video._file import Reader, drain
-from earlytom.video.address import resolve
+from earlytom.video.address import resolve, source_name
 from earlytom.video.limits import Limits
 
 __all__ = ["Encoded", "locate", "open_file", "open_source"]
@@ -68,7 +68,7 @@ def locate(source: object, limits: Limits) -> object:
     try:
         text = os.fsdecode(source)
     except Exception as error:
-        raise VideoError(f"{type(source).__name__} object: gives no path: {brief(str(error))}") from error
+        raise VideoError(f"{type(source).__name__} object: gives no path: {shown_cause(error)}") from error
     return resolve(text, limits.max_bytes)
 
 
@@ -89,7 +89,7 @@ def open_source(source: object, limits: Limits) -> Iterator[Encoded]:
             of video.
     """
     if isinstance(source, str):
-        name = brief(source)
+        name = source_name(source)
         with open_file(source, name) as file, _reading(file, name, limits) as encoded:
             yield encoded
     elif isinstance(source, (bytes, bytearray, memoryview)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from earlytom.errors import VideoError, brief_repr
+from earlytom.errors import VideoError, shown
 
 __all__ = ["Limits"]
 
@@ -36,7 +36,7 @@ class Limits:
         for name in ("max_pixels", "max_bytes", "shrink_to"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise VideoError(f"Limits.{name} is {brief_repr(value)}; allowed: None or an integer of at least 1")
+                raise VideoError(f"Limits.{name} is {shown(value)}; allowed: None or an integer of at least 1")
 
     def kept_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in which decoded frames are kept: their own, unless ``shrink_to`` says less."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, Union
 
 import numpy.typing as npt
 
-from earlytom.errors import VideoError, brief_repr
+from earlytom.errors import VideoError, shown
 from earlytom.video._frames import is_frames, read_frames
 from earlytom.video._pictures import frame_files, is_animated_webp, read_animated_webp
 from earlytom.video._source import Encoded, locate, open_source
@@ -79,9 +79,9 @@ def read_video(
             chained.
     """
     if decoder not in ("pyav", "torchcodec"):
-        raise VideoError(f"decoder is {brief_repr(decoder)}; allowed: 'pyav', 'torchcodec'")
+        raise VideoError(f"decoder is {shown(decoder)}; allowed: 'pyav', 'torchcodec'")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise VideoError(f"threads is {brief_repr(threads)}; allowed: an integer of at least 0 (0: automatic)")
+        raise VideoError(f"threads is {shown(threads)}; allowed: an integer of at least 0 (0: automatic)")
     if not isinstance(sampling, Sampling):
         raise VideoError(f"sampling is a {type(sampling).__name__}; allowed: Sampling(...)")
     if not isinstance(limits, Limits):
