@@ -18,6 +18,7 @@ from earlytom.cli.options import DecoderName, build_method, choose_clip
 from earlytom.errors import MethodError
 from earlytom.shipped import shipped_folders
 from earlytom.video import Limits
+from video.clips import make_clip
 
 QUICK = ("--frames", "8", "--max-new-tokens", "2")
 
@@ -133,6 +134,24 @@ def test_a_file_that_is_no_video(tmp_path: Path, shared_model: Any) -> None:
     assert result.exit_code == 1
     assert str(path) in result.stderr
     assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+@pytest.mark.parametrize("command", [("ask", "What?"), ("inspect",)])
+def test_frames_that_the_processor_refuses_are_one_line(tmp_path: Path, shared_twin: Any, command: tuple[str]) -> None:
+    path = make_clip(tmp_path / "wide.mp4", count=6, width=1920, height=8)
+    result = invoke(command[0], path, *command[1:])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert str(path) in line
+    assert "240" in line
+
+
+def test_one_frame_is_answered(tmp_path: Path, shared_twin: Any) -> None:
+    path = make_clip(tmp_path / "one.mp4", count=1)
+    result = invoke("ask", path, "What?", "--max-new-tokens", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["frames"] == 1
 
 
 def test_sampling_options() -> None:

@@ -15,6 +15,7 @@ from earlytom.cli.app import app
 from earlytom.shipped import shipped_model
 from earlytom.video import read_video
 from families.processors import video_qa
+from video.clips import make_clip
 
 
 def invoke(*arguments: object) -> Result:
@@ -127,11 +128,18 @@ def test_pairs_of_frames_are_told_as_temporal_grids(
     assert not any(words in result.stdout for words in ("Frames that are left", "Frame merging", "tokens a frame"))
 
 
-def test_too_few_frames_for_the_processor_are_one_line(clip: Path, qwen3_vl: Path) -> None:
-    result = invoke("inspect", clip, "--model", qwen3_vl, "--device", "cpu", "--frames", "1")
+def test_one_frame_is_enough_for_every_family(clip: Path, qwen3_vl: Path) -> None:
+    result = invoke("inspect", clip, "--model", qwen3_vl, "--device", "cpu", "--frames", "1", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["sampled_sources"] == [[0]]
+
+
+def test_frames_that_the_processor_refuses_are_one_line(tmp_path: Path, qwen3_vl: Path) -> None:
+    path = make_clip(tmp_path / "wide.mp4", count=4, width=1920, height=8)
+    result = invoke("inspect", path, "--model", qwen3_vl, "--device", "cpu")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error: " in result.stderr
-    assert "clip.mp4: the model's processor refuses frames of the shape (1, 96, 128, 3)" in result.stderr
+    assert "wide.mp4: the model's processor refuses frames of the shape (4, 8, 1920, 3)" in result.stderr
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_a_model_is_loaded(

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from earlytom.errors import CompressionError, VideoError
+from earlytom.errors import CompressionError, ModelError, shown, shown_cause
 from earlytom.methods import make_method
 from earlytom.models import open_model
 from earlytom.runtime.compression import compress
 from earlytom.runtime.devices import computing_devices, input_device, synchronize
 from earlytom.runtime.loading import load_model
+from earlytom.runtime.preprocessing import preprocess
 from earlytom.runtime.shared_clip import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
 from earlytom.runtime.turns import turns_of
@@ -136,21 +137,10 @@ class VideoQA:
         """The processor's output for one question about one video, on the model's device, pixels in its dtype.
 
         Raises:
-            VideoError: the processor refuses the frames: too few of them, or a shape that it does not take.
+            VideoError: the processor refuses the frames, such as a shape that it does not take.
+            ModelError: the processor has no chat template, or one that fails.
         """
-        prompt = self._prompt(question, video)
-        try:
-            inputs = self.processor(
-                text=[prompt],
-                videos=[video.frames],
-                video_metadata=[_metadata(video)],
-                do_sample_frames=False,
-                return_tensors="pt",
-            )
-        except ValueError as error:
-            raise VideoError(
-                f"{video.source}: the model's processor refuses frames of the shape {video.frames.shape}: {error}"
-            ) from error
+        inputs = preprocess(self.processor, self._prompt(question, video), video)
         device, dtype = input_device(self.model), next(self.model.parameters()).dtype
         return {
             # Only pixels are in the model's dtype: seconds between frames would lose their digits.
@@ -173,7 +163,10 @@ class VideoQA:
         instruction = getattr(self.processor, "instruction", None)
         question = question if instruction is None else instruction(video) + question
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-        prompt: str = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
+        try:
+            prompt: str = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
+        except Exception as error:  # a template is a program that came with the checkpoint
+            raise ModelError(f"the processor's chat template cannot write the prompt: {shown_cause(error)}") from error
         return prompt
 
     def ask(
@@ -248,7 +241,7 @@ class VideoQA:
             CompressionError: a question is empty, or compression could not run as promised.
         """
         if isinstance(questions, str):
-            raise CompressionError(f"questions must be a list of texts, got one text: {questions!r}")
+            raise CompressionError(f"questions must be a list of texts, got one text: {shown(questions)}")
         if "on_text" in generation:
             raise CompressionError("several answers grow side by side and have no one text: ask one question to stream")
         if not questions:
@@ -270,7 +263,7 @@ class VideoQA:
         """Answer one question, or several in a batch."""
         for question in questions:
             if not isinstance(question, str):
-                raise CompressionError(f"a question must be text, got {question!r}")
+                raise CompressionError(f"a question must be text, got {shown(question)}")
         if not all(question.strip() for question in questions):
             raise CompressionError("the question is empty")
         for question in questions:
@@ -371,16 +364,6 @@ def _frames_left(frames: int, clip: VideoTrace) -> int:
     return min(frames, frames_per_grid * clip.frames_left)
 
 
-def _metadata(video: Video) -> dict[str, object]:
-    """When the frames were taken, which some families tell their model."""
-    return {
-        "total_num_frames": video.source_frames,
-        "fps": video.source_fps,
-        "duration": video.duration,
-        "frames_indices": list(video.indices),
-    }
-
-
 def _describe_source(video: Video) -> dict[str, object]:
     return {
         "source": video.source,
@@ -388,4 +371,5 @@ def _describe_source(video: Video) -> dict[str, object]:
         "frame_indices": list(video.indices),
         "source_frames": video.source_frames,
         "source_fps": video.source_fps,
+        "frame_timestamps": list(video.timestamps),
     } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
@@ -142,8 +142,15 @@ def clock(table: Table, stream: VideoStream) -> Clock:
     fps = _rate(stream)
     duration = (table.end - first) * unit
     if duration <= times[-1]:
-        duration = times[-1] + (1 / fps if fps else 0.0)
+        duration = times[-1] + _last_frame(times, fps)
     return Clock(start=first * unit, timestamps=times, fps=fps, duration=duration or None)
+
+
+def _last_frame(times: Sequence[float], fps: float | None) -> float:
+    """Seconds that the last frame is shown where the file does not say: as long as the one before, or the average."""
+    spans = [times[-1] - times[-2]] if len(times) > 1 else []
+    # An average that a container claims may be far off (screen recordings), and so may one pause before the end.
+    return min([*spans, *([1 / fps] if fps else [])], default=0.0)
 
 
 def _seek(
@@ -271,7 +278,7 @@ def _read_by_decoding(source: Encoded, table: Table, sampling: Sampling, threads
                 picker.put(index, frame)
             if index == picker.indices[-1]:
                 break
-    duration = times[-1] + 1 / (fps or _RAW_FPS)
+    duration = times[-1] + _last_frame(times, fps or _RAW_FPS)
     return _video(source, picker, Clock(start=0.0, timestamps=times, fps=fps, duration=duration))
 
 

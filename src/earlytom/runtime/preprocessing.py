@@ -1,0 +1,110 @@
+"""From a prompt and frames to a model's inputs: what the processor tells the model about time, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earlytom.errors import EarlyTomError, VideoError, shown_cause
+
+if TYPE_CHECKING:
+    from earlytom.video import Video
+
+__all__ = ["preprocess"]
+
+
+def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
+    """What a processor makes of a prompt about a video.
+
+    Args:
+        processor: the model's processor.
+        prompt: as the chat template wrote it.
+        video: its frames, which go in as they are. A clip that is shorter than one temporal grid is filled up with its
+            last frame, as processors fill up the last grid of a longer one (Qwen3-VL's refuses to fill up the first).
+
+    Returns:
+        The processor's output, on the host. What it tells the model about time comes from ``video.timestamps``; of
+        frames without a clock a processor assumes a rate (24 a second in the Qwen families).
+
+    Raises:
+        VideoError: the processor refuses the frames or fails on them, or ``video.timestamps`` are no times of theirs.
+    """
+    grid = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
+    missing = max(0, grid - len(video.frames))
+    frames = np.concatenate([video.frames, *[video.frames[-1:]] * missing]) if missing else video.frames
+    try:
+        made: Mapping[str, Any] = processor(
+            text=[prompt],
+            videos=[frames],
+            video_metadata=[_metadata(video, missing)],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+    except EarlyTomError:
+        raise
+    except Exception as error:  # processors refuse frames by errors of all kinds, and none of them names the file
+        raise VideoError(
+            f"{video.source}: the model's processor refuses frames of the shape {video.frames.shape}: "
+            f"{shown_cause(error)}"
+        ) from error
+    return made
+
+
+def _metadata(video: Video, missing: int) -> dict[str, object]:
+    """When the frames were taken, as transformers wants to be told; the last one stands ``missing`` times more.
+
+    Transformers takes a frame's number over the average rate for its time, which is wrong wherever frames do not come
+    evenly (screen recordings) or the container claims another rate. So the clip is told as one of a clock that ticks
+    once a second, on which numbers and times are the same.
+    """
+    if not video.timestamps:
+        return {
+            "total_num_frames": video.source_frames,
+            "fps": video.source_fps,
+            "duration": video.duration,
+            "frames_indices": [*video.indices, *video.indices[-1:] * missing],
+        }
+    _check_times(video)
+    times = [*video.timestamps, *video.timestamps[-1:] * missing]
+    return {
+        "total_num_frames": len(times) * _seconds_between_frames(video),
+        "fps": 1.0,
+        "duration": video.duration,
+        "frames_indices": times,
+    }
+
+
+def _check_times(video: Video) -> None:
+    times = np.asarray(video.timestamps, dtype=np.float64)
+    if len(times) != len(video.frames) or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
+        raise VideoError(
+            f"{video.source}: its timestamps must be ascending seconds, one for each of its {len(video.frames)} frames "
+            f"(or none at all), got {len(times)}"
+        )
+
+
+def _seconds_between_frames(video: Video) -> float:
+    """The time from one sampled frame to the next, on average.
+
+    Where frames come evenly it is the length of the clip over the sampled frames, as transformers has it; models were
+    trained with that, and the time between the frames is that or up to one part in ``len(frames)`` more.
+    """
+    count = len(video.frames)
+    usual = video.source_frames / video.source_fps / count if video.source_fps else None
+    if count == 1:
+        return usual or video.duration or 1.0
+    step = (video.timestamps[-1] - video.timestamps[0]) / (count - 1)
+    if usual is not None and _comes_evenly(video) and 0.99 * (count - 1) / count <= usual / step <= 1.01:
+        return usual
+    return step
+
+
+def _comes_evenly(video: Video) -> bool:
+    """Whether no sampled frame lies off the average rate by half a frame."""
+    if not video.source_fps or len(video.indices) != len(video.timestamps):
+        return False
+    expected = np.asarray(video.indices) / video.source_fps
+    times = np.asarray(video.timestamps)
+    return bool((np.abs((times - times[0]) - (expected - expected[0])) < 0.5 / video.source_fps).all())
