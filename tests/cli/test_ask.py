@@ -193,6 +193,25 @@ def test_videos_that_are_not_there_are_told_before_loading(video: str, words: st
     assert len(result.stderr) < 500
 
 
+def test_frames_can_be_spread_over_time(tmp_path: Path, shared_model: Any) -> None:
+    ticks = [0, 3000, 6000, *range(9000, 9990, 33)]
+    path = make_clip(tmp_path / "screen.mkv", count=len(ticks), ticks=ticks, rate=1000)
+
+    def times(*options: str) -> list[float]:
+        result = invoke("ask", path, "What?", "--max-new-tokens", "1", "--json", *options)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)["trace"]["videos"][0]["source"]["frame_timestamps"]
+
+    assert times("--frames", "5") == times("--frames", "5", "--spacing", "index")
+    assert times("--frames", "5")[1] > 9
+    assert times("--frames", "5", "--spacing", "time") == [0.0, 3.0, 6.0, 9.957]
+    assert times("--spacing", "time")[:3] == [0.0, 3.0, 6.0]
+    assert times()[2] > 9
+    assert len(times("--fps", "30", "--max-frames", "5", "--spacing", "time")) == 4
+    assert len(times("--fps", "30", "--max-frames", "5")) == 5
+    assert invoke("ask", path, "What?", "--spacing", "space").exit_code == 2
+
+
 def test_the_answer_is_all_that_goes_to_stdout(clip: Path, shared_model: Any) -> None:
     expected = shared_model.ask(clip, "How many objects are there?", method="earlytom", max_new_tokens=2).text
     result = invoke("ask", clip, "How many objects are there?", "--max-new-tokens", "2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earlytom.errors import VideoError
-from earlytom.video import Sampling
+from earlytom.video import Sampling, read_video
 
 counts = st.integers(1, 5000)
 
@@ -94,13 +95,91 @@ def test_fps_across_a_pause_holds_the_frame_on_screen() -> None:
         ({"fps": math.nan}, "fps is nan"),
         ({"fps": math.inf}, "fps is inf"),
         ({"fps": "2"}, "fps is '2'"),
+        ({"fps": 10**400}, "fps is 1000"),
+        ({"fps": 10**5000}, "fps is <int that cannot be written>"),
+        ({"fps": -(10**400)}, "fps is -1000"),
+        ({"fps": "2" * 10**6}, "fps is '2222"),
+        ({"frames": -(10**5000)}, "frames is <int that cannot be written>"),
+        ({"max_frames": "9" * 10**6}, "max_frames is '9999"),
         ({"frames": 8, "fps": 2.0}, "frames is 8 and Sampling.fps is 2.0"),
+        ({"spacing": "seconds"}, "spacing is 'seconds'"),
+        ({"spacing": None}, "spacing is None"),
+        ({"spacing": ["time"]}, r"spacing is \['time'\]"),
     ],
 )
 def test_bad_fields_are_named(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(VideoError, match=rf"Sampling\.{field}.*allowed") as caught:
         Sampling(**arguments)
     assert isinstance(caught.value, ValueError)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("fps", [1e15, 1e300, 1.7e308, 10**308])
+def test_any_rate_that_is_a_number_works(fps: float) -> None:
+    times = [0.0, 0.04, 5.0, 3600.0]
+    assert Sampling(fps=fps).indices(4, timestamps=times) == [0, 1, 2, 3]
+    assert Sampling(fps=5e-324).indices(4, timestamps=times) == [0]
+
+
+@given(
+    gaps=st.lists(st.floats(0.002, 3.0), max_size=200),
+    start=st.floats(-10, 10),
+    n=st.integers(1, 60),
+)
+def test_evenly_in_time_takes_the_frame_on_screen_at_each_moment(gaps: list[float], start: float, n: int) -> None:
+    times = (start + np.concatenate([[0.0], np.cumsum(gaps)])).tolist()
+    picked = Sampling(frames=n, spacing="time").indices(len(times), timestamps=times)
+    if n >= len(times):
+        assert picked == list(range(len(times)))
+        return
+    assert picked == sorted(set(picked))
+    assert len(picked) <= n
+    assert picked[0] == 0
+    assert n == 1 or picked[-1] == len(times) - 1
+    slack = 6e-4
+    moments = [times[0] + (times[-1] - times[0]) * k / max(1, n - 1) for k in range(n)]
+    on_screen = [
+        {max(i for i, t in enumerate(times) if t <= moment + d or i == 0) for d in (-slack, 0.0, slack)}
+        for moment in moments
+    ]
+    assert all(any(i in found for found in on_screen) for i in picked)
+    assert all(found & set(picked) for found in on_screen)
+
+
+@given(count=counts, n=st.integers(2, 300), source_fps=st.sampled_from([5.0, 24.0, 25.0, 30.0, 60.0]))
+def test_on_an_even_clock_index_and_time_are_one(count: int, n: int, source_fps: float) -> None:
+    by_time = Sampling(frames=n, spacing="time").indices(count, source_fps)
+    exact = [Fraction((count - 1) * k, n - 1) for k in range(n)] if count > n else list(range(count))
+    # Half a millisecond before a frame's time counts as its time: 3% of a frame at 60 a second.
+    assert len(by_time) == len(exact)
+    assert all(math.floor(place) <= i <= math.floor(place + 0.031) for i, place in zip(by_time, exact, strict=True))
+
+
+def test_evenly_in_time_a_frame_that_stands_still_comes_once() -> None:
+    times = [0.0, 3.0, 6.0, *(9 + i / 30 for i in range(31))]
+    assert Sampling(frames=5).indices(34, timestamps=times) == [0, 8, 16, 24, 33]
+    picked = Sampling(frames=5, spacing="time").indices(34, timestamps=times)
+    assert picked == [0, 1, 2, 33]
+    assert [round(times[i], 1) for i in picked] == [0.0, 3.0, 6.0, 10.0]
+    assert Sampling(frames=11, spacing="time").indices(34, timestamps=times) == [0, 1, 2, 3, 33]
+    assert Sampling(frames=1, spacing="time").indices(34, timestamps=times) == [0]
+
+
+def test_a_limit_is_kept_in_time_too() -> None:
+    times = [0.0, 3.0, 6.0, *(9 + i / 30 for i in range(31))]
+    everything = Sampling(frames=None, max_frames=5, spacing="time")
+    assert everything.indices(34, timestamps=times) == [0, 1, 2, 33]
+    by_rate = Sampling(fps=30, max_frames=5, spacing="time")
+    assert by_rate.indices(34, timestamps=times) == [0, 1, 2, 33]
+    assert Sampling(fps=30, max_frames=5).indices(34, timestamps=times) == [0, 8, 16, 24, 33]
+    assert Sampling(frames=9, max_frames=4, spacing="time").indices(34, timestamps=times)[0] == 0
+
+
+def test_evenly_in_time_needs_a_clock() -> None:
+    with pytest.raises(VideoError, match="spacing is 'time', but the source has no frame rate and no timestamps"):
+        Sampling(frames=2, spacing="time").indices(5)
+    with pytest.raises(VideoError, match=r"<array>: has no clock, so Sampling.spacing cannot be 'time'"):
+        read_video(np.zeros((4, 8, 8, 3), dtype=np.uint8), Sampling(frames=2, spacing="time"))
 
 
 def test_bad_calls() -> None:

@@ -34,6 +34,7 @@ def ask(
     frames: options.FramesOption = None,
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
+    spacing: options.SpacingOption = options.SpacingName.by_index,
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
@@ -66,7 +67,8 @@ def ask(
     chosen = options.build_method(method, retention, preset, visual_tokens)
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes, shrink_to)
+    limits = (max_pixels, max_bytes, shrink_to)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, *limits, spacing=spacing)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:

@@ -47,6 +47,7 @@ def inspect(
     frames: options.FramesOption = None,
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
+    spacing: options.SpacingOption = options.SpacingName.by_index,
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
@@ -65,7 +66,8 @@ def inspect(
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
     chosen = options.build_method(method, retention, preset, visual_tokens)
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, max_pixels, max_bytes, shrink_to)
+    limits = (max_pixels, max_bytes, shrink_to)
+    clip = options.choose_clip(video, frames, fps, max_frames, decoder, *limits, spacing=spacing)
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable
 

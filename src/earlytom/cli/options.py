@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from earlytom.methods.base import Method
-    from earlytom.video import Decoder, Limits, Sampling
+    from earlytom.video import Decoder, Limits, Sampling, Spacing
 
-__all__ = ["Clip", "DecoderName", "DtypeName", "ModelChoice", "build_method", "choose_clip"]
+__all__ = ["Clip", "DecoderName", "DtypeName", "ModelChoice", "SpacingName", "build_method", "choose_clip"]
 
 
 class DtypeName(StrEnum):
@@ -35,6 +35,13 @@ class DecoderName(StrEnum):
 
     pyav = "pyav"
     torchcodec = "torchcodec"
+
+
+class SpacingName(StrEnum):
+    """What frames are spread evenly over."""
+
+    by_index = "index"
+    by_time = "time"
 
 
 _MODEL, _METHOD, _CLIP = "Model", "Method", "Video"
@@ -151,6 +158,17 @@ MaxFramesOption = Annotated[
         "--max-frames", metavar="N", min=1, help="Limit for --fps.", show_default=False, rich_help_panel=_CLIP
     ),
 ]
+SpacingOption = Annotated[
+    SpacingName,
+    typer.Option(
+        "--spacing",
+        metavar="NAME",
+        help="What frames are evenly spread over: index, as many frames of the file between them (the paper's), or "
+        "time, as many seconds. It makes a difference where frames do not come evenly, as in screen recordings; by "
+        "time, a frame that stands still is taken once, so that fewer than --frames may come out.",
+        rich_help_panel=_CLIP,
+    ),
+]
 DecoderOption = Annotated[
     DecoderName,
     typer.Option("--decoder", metavar="NAME", help="pyav, or torchcodec where it is installed.", rich_help_panel=_CLIP),
@@ -203,12 +221,19 @@ class ModelChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Which video, and which of its frames. ``sampling=None``: as many as the model likes."""
+    """Which video, and which of its frames. ``sampling=None``: as many as the model likes, spread over ``spacing``."""
 
     path: Path
     sampling: Sampling | None
     decoder: Decoder
     limits: Limits
+    spacing: Spacing = "index"
+
+    def sampling_for(self, frames: int) -> Sampling:
+        """Which frames, where the model likes so many."""
+        from earlytom.video import Sampling
+
+        return self.sampling or Sampling(frames=frames, spacing=self.spacing)
 
 
 def choose_clip(
@@ -220,6 +245,8 @@ def choose_clip(
     max_pixels: int | None = None,
     max_bytes: int | None = None,
     shrink_to: int | None = None,
+    *,
+    spacing: SpacingName = SpacingName.by_index,
 ) -> Clip:
     """The clip that the options ask for.
 
@@ -235,12 +262,12 @@ def choose_clip(
         raise typer.BadParameter("is a limit for --fps, which is missing", param_hint="'--max-frames'")
     sampling = None
     if fps is not None:
-        sampling = Sampling(fps=fps, max_frames=max_frames)
+        sampling = Sampling(fps=fps, max_frames=max_frames, spacing=spacing.value)
     elif frames is not None:
-        sampling = Sampling(frames=frames)
+        sampling = Sampling(frames=frames, spacing=spacing.value)
     given = {"max_pixels": max_pixels, "max_bytes": max_bytes, "shrink_to": shrink_to}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    return Clip(path=path, sampling=sampling, decoder=decoder.value, limits=limits)
+    return Clip(path=path, sampling=sampling, decoder=decoder.value, limits=limits, spacing=spacing.value)
 
 
 def build_method(

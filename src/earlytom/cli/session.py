@@ -41,13 +41,13 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
         ModelError: the model cannot be loaded.
         VideoError: the video cannot be read.
     """
-    from earlytom.video import Sampling, read_video
+    from earlytom.video import read_video
 
     # Loading takes up to minutes, so the most frequent slips are told first.
     source = _source(clip)
     qa = load_model(choice)
     with status(f"reading {clip.path.name}"):
-        sampling = clip.sampling or Sampling(frames=qa.default_frames)
+        sampling = clip.sampling_for(qa.default_frames)
         video = read_video(source, sampling, decoder=clip.decoder, limits=clip.limits)
     remark = shipped_model_note(choice.path, clip.path)
     return Session(qa=qa, video=video, notes=(remark,) if remark else ())

@@ -5,7 +5,7 @@ Only ``numpy`` is imported here; PyAV, torchcodec, torch and Pillow are loaded w
 
 from earlytom.video.limits import Limits
 from earlytom.video.reader import Decoder, Source, read_video
-from earlytom.video.sampling import Sampling
+from earlytom.video.sampling import Sampling, Spacing
 from earlytom.video.types import Video
 
-__all__ = ["Decoder", "Limits", "Sampling", "Source", "Video", "read_video"]
+__all__ = ["Decoder", "Limits", "Sampling", "Source", "Spacing", "Video", "read_video"]

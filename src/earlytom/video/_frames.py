@@ -142,7 +142,7 @@ def read_frames(source: Any, sampling: Sampling, limits: Limits) -> Video:
             PIL images, paths of pictures and such arrays without T. uint8, or floating point in 0..1 (scaled by 255,
             rounded to nearest). Grayscale is repeated to RGB, alpha dropped. Where both ends could be channels, the
             last is.
-        sampling: which frames; ``fps`` is an error, since pictures have no clock.
+        sampling: which frames; ``fps`` and a spacing in time are errors, since pictures have no clock.
         limits: how large pictures and the frames taken may be.
 
     Returns:
@@ -160,6 +160,8 @@ def read_frames(source: Any, sampling: Sampling, limits: Limits) -> Video:
         name = "<array>" if isinstance(source, np.ndarray) else "<tensor>"
     if sampling.fps is not None:
         raise VideoError(f"{name}: has no clock, so Sampling.fps cannot be used; allowed here: Sampling(frames=...)")
+    if sampling.spacing == "time":
+        raise VideoError(f"{name}: has no clock, so Sampling.spacing cannot be 'time'; allowed here: 'index'")
     if name == "<images>":
         frames, indices, count = _images(source, sampling, limits)
     else:
