@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from earlytom.errors import CompressionError
+from earlytom.errors import CompressionError, shown
+from earlytom.runtime.turns import current_taker, work_inside
 
 __all__ = ["AnyOf", "Cancellation", "Watch", "pieces_of"]
 
@@ -29,7 +30,7 @@ class AnyOf:
         self._cancellations = [one for one in cancellations if one is not None]
         for one in self._cancellations:
             if not callable(getattr(one, "is_set", None)):
-                raise CompressionError(f"cancelled must be a threading.Event or have its is_set(), got {one!r}")
+                raise CompressionError(f"cancelled must be a threading.Event or have its is_set(), got {shown(one)}")
 
     def is_set(self) -> bool:
         """Whether one of them is."""
@@ -60,7 +61,10 @@ def pieces_of(answer: Callable[[Callable[[str], None]], object], closed: threadi
     pieces: Queue[str | None] = Queue()
     failure: list[BaseException] = []
 
+    waiting = current_taker()  # whoever takes pieces from inside an answer waits for them there
+
     def run() -> None:
+        work_inside(waiting)
         try:
             answer(pieces.put)
         except BaseException as error:  # handed over to the caller below

@@ -6,39 +6,98 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import nn
 
 from earlytom.errors import CompressionError
 
-__all__ = ["Turns", "turns_of"]
+__all__ = ["Taker", "Turns", "current_taker", "turns_of", "work_inside"]
+
+
+@dataclass(eq=False)
+class Taker:
+    """Who has a turn or waits for one, and the one from inside whose turn he asks."""
+
+    outer: Taker | None
+    waits_for: Turns | None = None
+
+    def is_inside(self, other: Taker) -> bool:
+        """Whether ``other`` is this one, or goes on only when this one is done."""
+        return self is other or (self.outer is not None and self.outer.is_inside(other))
+
+
+_THREAD = threading.local()
+# One condition for all turns, since who waits for whom may go over several of them.
+_CHANGED = threading.Condition()
+_WAITING: set[Taker] = set()
+
+
+def current_taker() -> Taker | None:
+    """From inside whose turn this thread would ask."""
+    return getattr(_THREAD, "taker", None)
+
+
+def work_inside(taker: Taker | None) -> None:
+    """Let this thread ask from inside somebody's turn, who waits for it."""
+    _THREAD.taker = taker
 
 
 class Turns:
     """One thread at a time, and never one inside itself."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder: int | None = None
+        self._holder: Taker | None = None
 
     @contextmanager
     def take(self) -> Iterator[None]:
         """Wait for this thread's turn.
 
         Raises:
-            CompressionError: it is this thread's turn already, so that it would wait for itself.
+            CompressionError: it would never come, since whoever has it waits for this thread.
         """
-        if self._holder == threading.get_ident():
-            raise CompressionError(
-                "a question was asked from inside the answer to another one (from on_text, a stopping criterion or a "
-                "logits processor), which would wait for itself; ask it behind that answer, or of another model"
-            )
-        with self._lock:
-            self._holder = threading.get_ident()
-            try:
-                yield
-            finally:
+        outer = current_taker()
+        taker = Taker(outer=outer)
+        self._wait(taker)
+        work_inside(taker)
+        try:
+            yield
+        finally:
+            work_inside(outer)
+            with _CHANGED:
                 self._holder = None
+                _CHANGED.notify_all()
+
+    def _wait(self, taker: Taker) -> None:
+        taker.waits_for = self
+        with _CHANGED:
+            try:
+                _WAITING.add(taker)
+                while self._holder is not None:
+                    if self._never_comes(taker):
+                        raise CompressionError(
+                            "a question was asked from inside the answer to another one (from on_text, a stopping "
+                            "criterion or a logits processor), which would wait for itself; ask it behind that answer, "
+                            "or of another model"
+                        )
+                    _CHANGED.wait()
+                self._holder = taker
+            finally:
+                _WAITING.discard(taker)
+
+    def _never_comes(self, taker: Taker) -> bool:
+        """Whether the one who has the turn waits, over however many others, for ``taker``."""
+        held_up, looked_at = [self], set[Turns]()
+        while held_up:
+            turns = held_up.pop()
+            holder = turns._holder
+            if holder is None or turns in looked_at:
+                continue
+            looked_at.add(turns)
+            if taker.is_inside(holder):
+                return True
+            held_up += [one.waits_for for one in _WAITING if one.waits_for is not None and one.is_inside(holder)]
+        return False
 
 
 _TURNS: weakref.WeakKeyDictionary[nn.Module, Turns] = weakref.WeakKeyDictionary()
