@@ -155,3 +155,30 @@ def test_examples_run(name: str, clip: Path, capsys: pytest.CaptureFixture[str])
         "prepare": f"dropped {tokens - tokens // 4} of ",
     }
     assert expected[name] in printed
+
+
+_LONG = "x" * 5000
+_DEEP = "/tmp/" + "/".join(["y" * 200] * 30)
+
+
+@pytest.mark.parametrize("name", [_LONG, _DEEP, "x" * 300 + ".png"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", "CLIP", "What?", "--model", "NAME"),
+        ("ask", "NAME", "What?"),
+        ("inspect", "NAME"),
+        ("inspect", "CLIP", "--output", "NAME.png"),
+        ("demo", "NAME"),
+        ("eval", "testbed", "--clips", "1", "--methods", "random", "--model", "NAME"),
+        ("eval", "testbed", "--clips", "1", "--methods", "random", "--output", "NAME"),
+    ],
+)
+def test_a_name_that_is_too_long_is_one_short_line(clip: Path, name: str, arguments: tuple[str, ...]) -> None:
+    words = [word.replace("NAME", name).replace("CLIP", str(clip)) for word in arguments]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(line) < 500

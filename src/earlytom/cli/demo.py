@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import typer
 from earlytom.cli import options, session
 from earlytom.cli.compare import Comparison, compare_methods, ratio
 from earlytom.cli.display import cell, note, output, print_json, progress, status, table
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shortened
 from earlytom.shipped import sample_questions
 
 __all__ = ["Case", "Result", "demo"]
@@ -131,8 +132,8 @@ def _choose_cases(video: Path | None, question: str | None) -> list[Case]:
         known = []
     if video is None:
         return known
-    if not video.exists():
-        raise EarlyTomError(f"{video}: no such file")
+    if not os.path.exists(video):
+        raise EarlyTomError(f"{shortened(video)}: no such file")
     about = [case for case in known if case.video.resolve() == video.resolve()]
     if question is None:
         return about or [Case(video=video, question=_DEFAULT_QUESTION, expected=None)]

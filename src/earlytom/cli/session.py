@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from earlytom.cli.display import on_terminal, status
-from earlytom.errors import VideoError
+from earlytom.errors import ModelError, VideoError, shown
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ TTFT_SCOPE = (
     "TTFT runs from generate() with everything on the device to the first token on the host: vision encoder, "
     "compression and prefill are in it, video decoding and preprocessing are not."
 )
+
+
+# Of a hub's owner and name, with room to spare.
+_LONGEST_ID = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,9 @@ def load_model(choice: ModelChoice) -> VideoQA:
         ModelError: it cannot be loaded.
     """
     path = str(shipped_model()) if choice.path is None else choice.path
-    local = Path(path).exists()
+    local = os.path.exists(path)  # False, too, for what is too long for a path
+    if not local and len(path) > _LONGEST_ID:
+        raise ModelError(f"cannot load a model from {shown(path)}: there is no such folder, and no hub id is so long")
     with status(f"loading {Path(path).name}") if local else status(f"starting torch to load {path}"):
         from transformers.utils import logging
 

@@ -10,17 +10,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shortened, shown
+from earlytom.testbed.questions import SKILLS
 
 __all__ = ["Asked", "Record", "RecordFile", "claim_folder"]
 
 _SETTINGS = "run.json"
 _RECORDS = "records"
+_MOST_CHANGES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,69 @@ class Record:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read what `to_line` wrote. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
-        data = json.loads(line)
+        """Read what `to_line` wrote.
+
+        Raises:
+            ValueError: it is not JSON, so that it was never finished.
+            EarlyTomError: it is something else, which nobody leaves who is stopped.
+        """
+        try:
+            data = json.loads(line)
+        except RecursionError as error:
+            raise EarlyTomError("is nested too deeply to be a record") from error
+        _check_fields("a record", data, _RECORD_FIELDS)
+        for entry in data["asked"]:
+            _check_fields("an entry of asked", entry, _ASKED_FIELDS)
         return cls(**{**data, "asked": tuple(Asked(**entry) for entry in data["asked"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What a field may hold."""
+
+    words: str
+    allows: Callable[[Any], bool]
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _MOST
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+_MOST = 2**63
+_COUNT = _Kind(words="an integer of at least 0", allows=_is_count)
+_NUMBER = _Kind(words="a finite number", allows=_is_number)
+_TEXT = _Kind(words="text", allows=lambda value: isinstance(value, str))
+_ASKED_FIELDS = {
+    "question": _TEXT,
+    "expected": _TEXT,
+    "skill": _Kind(words=f"one of {', '.join(SKILLS)}", allows=lambda value: value in SKILLS),
+    "letters": _Kind(words="true or false", allows=lambda value: isinstance(value, bool)),
+    "guess": _NUMBER,
+    "reply": _TEXT,
+}
+_RECORD_FIELDS = {
+    "clip": _COUNT,
+    "seed": _COUNT,
+    "asked": _Kind(words="a list with an entry", allows=lambda value: isinstance(value, list) and bool(value)),
+    "visual_tokens": _COUNT,
+    "tokens_per_layer": _NUMBER,
+    "frames_left": _COUNT,
+    "ttft": _Kind(words="a finite number or null", allows=lambda value: value is None or _is_number(value)),
+}
+
+
+def _check_fields(name: str, data: object, fields: Mapping[str, _Kind]) -> None:
+    if not isinstance(data, dict) or data.keys() != fields.keys():
+        raise EarlyTomError(f"{name} must have the fields {', '.join(fields)}, got {shown(data)}")
+    for field, kind in fields.items():
+        if not kind.allows(data[field]):
+            raise EarlyTomError(f"{field} of {name} must be {kind.words}, got {shown(data[field])}")
 
 
 class RecordFile:
@@ -75,10 +137,14 @@ class RecordFile:
         name = re.sub(r"[^\w.=+-]+", "_", spec)[:100]
         self.path = folder / _RECORDS / f"{name}.{digest}.jsonl"
         self._records: dict[int, Record] = {}
-        self._read = 0
+        self._read = self._lines = 0
 
     def records(self) -> Mapping[int, Record]:
-        """The records by clip, with what others have added since the last call. Raises `EarlyTomError`."""
+        """The records by clip, with what others have added since the last call.
+
+        Raises:
+            EarlyTomError: the file cannot be read, or holds a line that is no record and no beginning of one.
+        """
         try:
             if self.path.exists():
                 self._read_new()
@@ -92,11 +158,16 @@ class RecordFile:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         self._read += whole
-        for line in data[:whole].splitlines():
+        for line in data[:whole].split(b"\n")[:-1]:
+            self._lines += 1
             try:
                 record = Record.from_line(line)
-            except (ValueError, TypeError, KeyError):
+            except ValueError:
                 continue  # cut off when its process was stopped
+            except EarlyTomError as error:
+                raise EarlyTomError(
+                    f"{shortened(self.path)}, line {self._lines}: {error}; remove the line, or use another folder"
+                ) from error
             self._records.setdefault(record.clip, record)
 
     def append(self, record: Record) -> None:
@@ -132,8 +203,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             os.replace(fresh, path)
         there = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EarlyTomError(f"{folder}: cannot be used: {error.strerror or error}") from error
-    except ValueError as error:
+        raise EarlyTomError(f"{shortened(folder)}: cannot be used: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise EarlyTomError(
             f"{path}: is not JSON, so nobody knows what the folder holds; use another folder"
         ) from error
@@ -141,5 +212,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         raise EarlyTomError(f"{path}: holds no settings; use another folder")
     differing = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
     if differing:
-        changes = "; ".join(f"{name} is {there.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
+        changes = "; ".join(
+            f"{shortened(name)} is {shown(there.get(name))} there, {shown(wanted.get(name))} now"
+            for name in differing[:_MOST_CHANGES]
+        )
         raise EarlyTomError(f"{folder}: holds results of a run with other settings: {changes}; use another folder")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,15 +50,17 @@ def check_matplotlib() -> None:
 
 def check_writable(path: Path) -> None:
     """Raise `EarlyTomError` when no file can be written at ``path``, before anything long is started."""
-    if path.is_dir():
+    if os.path.isdir(path):
         number = errno.EISDIR
-    elif not path.parent.is_dir():
-        number = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+    elif not os.path.isdir(path.parent):
+        number = errno.ENOTDIR if os.path.exists(path.parent) else errno.ENOENT
+    elif len(os.fsencode(path.name)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+        number = errno.ENAMETOOLONG
+    elif not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         number = errno.EACCES
     else:
         return
-    raise EarlyTomError(f"{path}: cannot be written: {os.strerror(number)}")
+    raise EarlyTomError(f"{shortened(path)}: cannot be written: {os.strerror(number)}")
 
 
 def kept_masks(clip: VideoTrace) -> Mask:
@@ -92,7 +94,7 @@ def write_png(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, format="png", dpi=_DPI)
     except OSError as error:
-        raise EarlyTomError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise EarlyTomError(f"{shortened(path)}: cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
