@@ -194,3 +194,36 @@ def test_other_options_can_be_looked_up_too() -> None:
     assert written_option("earlytom:visual_tokens=9", "retention") is None
     assert written_option("earlytom:preset=mvbench+visionzip", "preset") == "mvbench"
     assert written_option("earlytom+visionzip:preset=mvbench", "preset") == "mvbench"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 400_000,
+        "earlytom:" + "x" * 400_000,
+        "earlytom:" + "x" * 400_000 + "=1",
+        "earlytom:retention=" + "9" * 400_000,
+        "earlytom:preset=" + "x" * 400_000,
+        "earlytom:merge_layers=" + "9/" * 200_000,
+        "earlytom@" + "x" * 400_000,
+        "earlytom+" * 40_000 + "earlytom",
+        "earlytom+visionzip:" + "x" * 400_000 + "=2",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_no_error_repeats_a_long_text(text) -> None:
+    with pytest.raises(MethodError) as caught:
+        parse_method(text)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, 10**5000, -(10**5000), [0] * 10**6, "9" * 10**6],
+    ids=["401 digits", "5001 digits", "negative", "list", "text"],
+)
+@pytest.mark.parametrize("knob", ["retention", "visual_tokens", "merge_layers", "tau_seg", "ema", "max_window"])
+def test_no_error_repeats_a_long_value(value, knob) -> None:
+    with pytest.raises(MethodError) as caught:
+        EarlyTom(**{knob: value})
+    assert len(str(caught.value)) < 1500

@@ -114,7 +114,7 @@ def test_bad_fields_are_named(arguments: dict[str, Any], field: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("fps", [1e15, 1e300, 1.7e308, 10**308])
+@pytest.mark.parametrize("fps", [1e15, 1e300, 1.7e308, pytest.param(10**308, id="integer")])
 def test_any_rate_that_is_a_number_works(fps: float) -> None:
     times = [0.0, 0.04, 5.0, 3600.0]
     assert Sampling(fps=fps).indices(4, timestamps=times) == [0, 1, 2, 3]

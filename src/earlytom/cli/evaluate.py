@@ -12,7 +12,7 @@ import typer
 
 from earlytom.cli import options, session
 from earlytom.cli.display import cell, note, output, print_json, progress, status, table
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,7 +227,7 @@ def _numbers(text: str) -> list[int]:
         numbers = []
     if not numbers or min(numbers) < 1:
         raise typer.BadParameter(
-            f"must be integers of at least 1, separated by commas, got {text!r}", param_hint="'--visual-tokens'"
+            f"must be integers of at least 1, separated by commas, got {shown(text)}", param_hint="'--visual-tokens'"
         )
     return numbers
 
@@ -239,7 +239,7 @@ def _retentions(text: str) -> list[float]:
         shares = []
     if not shares or not all(0 < share <= 1 for share in shares):
         raise typer.BadParameter(
-            f"must be shares above 0 and at most 1, separated by commas, got {text!r}", param_hint="'--retention'"
+            f"must be shares above 0 and at most 1, separated by commas, got {shown(text)}", param_hint="'--retention'"
         )
     return shares
 
@@ -252,7 +252,7 @@ def _skills(text: str | None) -> tuple[str, ...]:
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [skill for skill in wanted if skill not in SKILLS]
     if unknown or not wanted:
-        raise typer.BadParameter(f"must be some of {', '.join(SKILLS)}, got {text!r}", param_hint="'--skills'")
+        raise typer.BadParameter(f"must be some of {', '.join(SKILLS)}, got {shown(text)}", param_hint="'--skills'")
     return tuple(skill for skill in SKILLS if skill in wanted)
 
 

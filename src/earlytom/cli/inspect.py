@@ -12,6 +12,7 @@ import typer
 from earlytom.cli import options
 from earlytom.cli.display import cell, frame_counts, note, output, print_json, status, table
 from earlytom.cli.session import Session, describe_device, open_session
+from earlytom.errors import shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def inspect(
       earlytom inspect clip.mp4 --retention 0.1 --output clip.png
     """
     if picture is not None and picture.suffix.lower() != ".png":
-        raise typer.BadParameter(f"must end in .png, got {picture.name}", param_hint="'--output'")
+        raise typer.BadParameter(f"must end in .png, got {shortened(picture.name)}", param_hint="'--output'")
     chosen = options.build_method(method, retention, preset, visual_tokens)
     limits = (max_pixels, max_bytes, shrink_to)
     clip = options.choose_clip(video, frames, fps, max_frames, decoder, *limits, spacing=spacing)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shown
 from earlytom.eval.rows import ANY
 from earlytom.testbed.evaluate import questions_of_clip
 from earlytom.testbed.questions import SKILLS, Question
@@ -75,9 +75,9 @@ class Benchmark:
         if self.frames < 1:
             raise EarlyTomError(f"frames must be at least 1, got {self.frames}")
         if self.source not in ("video", "frames"):
-            raise EarlyTomError(f"source must be 'video' or 'frames', got {self.source!r}")
+            raise EarlyTomError(f"source must be 'video' or 'frames', got {shown(self.source)}")
         if self.form not in FORMS:
-            raise EarlyTomError(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
+            raise EarlyTomError(f"form must be one of {', '.join(FORMS)}, got {shown(self.form)}")
         unknown = [skill for skill in self.skills if skill not in SKILLS]
         if unknown or not self.skills:
             raise EarlyTomError(f"skills must be some of {', '.join(SKILLS)}, got {', '.join(unknown) or 'none'}")

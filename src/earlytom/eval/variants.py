@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods import find_method, method_names, parse_method
 from earlytom.methods.grammar import written_option
 
@@ -83,7 +83,9 @@ def split_methods(texts: Sequence[str]) -> list[str]:
                 mine[-1] += f",{piece}"
             else:
                 before = f"{mine[-1]}:{piece}" if mine else f"METHOD:{piece}"
-                raise MethodError(f"methods {text!r}: {piece!r} is an option without a method; write {before}")
+                raise MethodError(
+                    f"methods {shown(text)}: {shown(piece)} is an option without a method; write {before}"
+                )
         found += mine
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
@@ -54,7 +54,7 @@ def find_method(name: str) -> type[Method]:
         if entry.name == name:
             loaded: type[Method] = entry.load()
             return loaded
-    raise MethodError(f"unknown method {name!r}; the methods are: {', '.join(method_names())}")
+    raise MethodError(f"unknown method {shown(name)}; the methods are: {', '.join(method_names())}")
 
 
 def parse_method(text: str, options: Mapping[str, object] | None = None) -> Method:
@@ -86,7 +86,7 @@ def make_method(method: Method | str) -> Method:
     if not isinstance(method, Method):
         raise MethodError(
             f"method must be an earlytom method (an instance, such as EarlyTom(retention=0.25)) or its name, got "
-            f"{method!r}; "
+            f"{shown(method)}; "
             f"the methods are: {', '.join(method_names())}"
         )
     return method

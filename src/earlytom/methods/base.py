@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from earlytom.errors import EarlyTomError, MethodError
+from earlytom.errors import EarlyTomError, MethodError, shown
 from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Resource, Stage
 
 if TYPE_CHECKING:
@@ -25,17 +25,23 @@ if TYPE_CHECKING:
 __all__ = ["Method", "check_choice", "check_count", "check_layer", "check_range", "check_switches"]
 
 
+# No tensor holds more, and beyond thousands of digits Python does not write a number.
+_MOST = 2**63 - 1
+
+
 def check_range(name: str, value: object, low: float, high: float, *, low_open: bool = False) -> None:
     """Raise `MethodError` unless ``value`` is a number in [low, high] (``low_open``: (low, high])."""
     numeric = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (numeric and low <= value <= high and not (low_open and value == low)):  # type: ignore[operator]
-        raise MethodError(f"{name} must be a number in {'(' if low_open else '['}{low}, {high}], got {value!r}")
+        raise MethodError(f"{name} must be a number in {'(' if low_open else '['}{low}, {high}], got {shown(value)}")
 
 
 def check_count(name: str, value: object, low: int) -> None:
     """Raise `MethodError` unless ``value`` is an integer of at least ``low``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise MethodError(f"{name} must be an integer of at least {low}, got {value!r}")
+        raise MethodError(f"{name} must be an integer of at least {low}, got {shown(value)}")
+    if value > _MOST:
+        raise MethodError(f"{name} must be an integer of at most {_MOST}, got {shown(value)}")
 
 
 def check_switches(method: object, *names: str, optional: tuple[str, ...] = ()) -> None:
@@ -43,7 +49,9 @@ def check_switches(method: object, *names: str, optional: tuple[str, ...] = ()) 
     for name in (*names, *optional):
         value = getattr(method, name)
         if not isinstance(value, bool) and not (value is None and name in optional):
-            raise MethodError(f"{name} must be True or False{' or None' if name in optional else ''}, got {value!r}")
+            raise MethodError(
+                f"{name} must be True or False{' or None' if name in optional else ''}, got {shown(value)}"
+            )
 
 
 def check_layer(name: str, layer: int, encoder: EncoderShape) -> None:
@@ -58,7 +66,7 @@ def check_layer(name: str, layer: int, encoder: EncoderShape) -> None:
 def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     """Raise `MethodError` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
-        raise MethodError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise MethodError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +123,8 @@ class Method:
         # The default that a class gives the field cannot be told from the same value given by hand.
         if self.retention not in (None, field.default):
             raise MethodError(
-                f"retention ({self.retention!r}) and visual_tokens ({wanted!r}) both say how much {self.name} keeps; "
-                "give one"
+                f"retention ({shown(self.retention)}) and visual_tokens ({shown(wanted)}) both say how much "
+                f"{self.name} keeps; give one"
             )
         check_count("visual_tokens", wanted, 1)
         if self.no_visual_tokens is not None:
@@ -259,7 +267,7 @@ class Method:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in options if key not in known]
         if unknown:
-            raise MethodError(f"method {cls.name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+            raise MethodError(f"method {cls.name!r} has no option {shown(unknown[0])}; it has: {', '.join(known)}")
         return {key: _read(key, value, hints[key]) for key, value in options.items()}
 
 
@@ -300,4 +308,4 @@ def _read(name: str, value: object, hint: Any) -> Any:
         return hint(text)
     except (ValueError, KeyError):
         kind = hint.__name__ if origin is not tuple else _LISTS.get(arguments[0], "values like a/b/c")
-        raise MethodError(f"option {name} cannot be read as {kind}: {value!r}") from None
+        raise MethodError(f"option {name} cannot be read as {kind}: {shown(value)}") from None

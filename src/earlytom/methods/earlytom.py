@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range, check_switches
 from earlytom.methods.inner_merging import check_inner_ratio, inner_plan
 from earlytom.methods.presets import WITHOUT_PRESET, Preset, find_preset, scale_layers
@@ -248,7 +248,7 @@ def _checked_layers(layers: object) -> tuple[int, ...]:
     integers = all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in values)
     if not values or not integers or list(values) != sorted(set(values)):
         raise MethodError(
-            f"merge_layers must be ascending layer indices (0-based), such as (6, 14, 20), got {layers!r}"
+            f"merge_layers must be ascending layer indices (0-based), such as (6, 14, 20), got {shown(layers)}"
         )
     return values
 

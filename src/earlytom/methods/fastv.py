@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods.base import Method, check_count, check_range
 from earlytom.types import LanguagePlan, Stage
 
@@ -65,10 +65,11 @@ class FastV(Method):
             return
         check_range("ratio", self.ratio, 0.0, 1.0)
         if self.ratio == 1.0:
-            raise MethodError(f"ratio must be less than 1, got {self.ratio!r}")
+            raise MethodError(f"ratio must be less than 1, got {shown(self.ratio)}")
         if self.retention != self.default_retention:
             raise MethodError(
-                f"ratio ({self.ratio!r}) and retention ({self.retention!r}) both say how much FastV keeps; give one"
+                f"ratio ({self.ratio!r}) and retention ({shown(self.retention)}) both say how much FastV keeps; "
+                "give one"
             )
 
     @property

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods import find_method
 from earlytom.types import Stage
 
@@ -71,7 +71,7 @@ class _Text:
     def put(self, options: dict[str, object], knob: str, value: object) -> None:
         """Note an option. Raises `MethodError` when it is there already."""
         if knob in options:
-            raise MethodError(f"method {self.text!r}: option {knob!r} is given twice")
+            raise MethodError(f"method {shown(self.text)}: option {shown(knob)} is given twice")
         options[knob] = value
 
     def put_own(self, part: _Part, knob: str, value: object) -> None:
@@ -93,9 +93,11 @@ class _Text:
     def _not_one_owner(self, key: str, owners: list[_Part]) -> str:
         accepted = "; ".join(f"{part.name} has: {', '.join(part.knobs)}" for part in self.parts)
         if not owners:
-            return f"method {self.name!r} has no option {key!r}; {accepted}"
+            return f"method {self.name!r} has no option {shown(key)}; {accepted}"
         written = " or ".join(f"{part.name}.{key}=..." for part in owners)
-        return f"option {key!r} of method {self.name!r} could be meant for several parts; write {written}; {accepted}"
+        return (
+            f"option {shown(key)} of method {self.name!r} could be meant for several parts; write {written}; {accepted}"
+        )
 
 
 def read_method(text: str, options: Mapping[str, object]) -> Method:
@@ -124,8 +126,8 @@ def _check_suppliers(read: _Text, part: _Part, made: Composition) -> None:
         supplier = getattr(made, stage)
         if supplier.name != part.name:
             raise MethodError(
-                f"method {read.text!r}: {part.name} is to supply {stage!r}, and so is {supplier.name}; write behind @ "
-                "what each is to supply, every stage once"
+                f"method {shown(read.text)}: {part.name} is to supply {stage!r}, and so is {supplier.name}; write "
+                "behind @ what each is to supply, every stage once"
             )
 
 
@@ -148,7 +150,7 @@ def _read(text: str, extra: Mapping[str, object]) -> _Text:
     read = _Text(text, heads)
     names = [part.name for part in heads]
     if len(set(names)) != len(names):
-        raise MethodError(f"method {text!r}: each part can be named once")
+        raise MethodError(f"method {shown(text)}: each part can be named once")
     if len(heads) == 1 and heads[0].stages is None:
         for knob, value in (*lists[0], *extra.items()):
             read.put(heads[0].options, knob, value)
@@ -171,7 +173,7 @@ def _head(text: str, head: str) -> _Part:
     if wrong:
         acts = ", ".join(found.stages) or "none"
         raise MethodError(
-            f"method {text!r}: {found.name} does not act in stage {wrong[0]!r}, it acts in: {acts} "
+            f"method {shown(text)}: {found.name} does not act in stage {shown(wrong[0])}, it acts in: {acts} "
             f"(stages are {', '.join(get_args(Stage))})"
         )
     return _Part(name.strip(), found, cast(Any, chosen))
@@ -182,6 +184,6 @@ def _options(text: str, rest: str) -> list[tuple[str, object]]:
     for piece in filter(None, (piece.strip() for piece in rest.split(","))):
         key, separator, value = piece.partition("=")
         if not separator:
-            raise MethodError(f"method {text!r}: expected option=value, got {piece!r}")
+            raise MethodError(f"method {shown(text)}: expected option=value, got {shown(piece)}")
         options.append((key.strip(), value))
     return options

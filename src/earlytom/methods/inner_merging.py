@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods.base import Method, check_choice, check_count, check_range
 from earlytom.types import LanguagePlan, Stage
 
@@ -78,7 +78,7 @@ def check_inner_ratio(name: str, value: float) -> None:
     """Raise `MethodError` unless ``value`` is a number in [0, 1)."""
     check_range(name, value, 0.0, 1.0)
     if value == 1.0:
-        raise MethodError(f"{name} must be less than 1, got {value!r}")
+        raise MethodError(f"{name} must be less than 1, got {shown(value)}")
 
 
 def inner_plan(name: str, layer: int | None, ratio: float, depth: int) -> LanguagePlan:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 
 if TYPE_CHECKING:
     from earlytom.ops.merging import Variant
@@ -111,12 +111,12 @@ def find_preset(name: str, retention: float | None) -> Preset:
         MethodError: the name is unknown, or the paper has no such retention for a benchmark's preset.
     """
     if not isinstance(name, str) or name not in preset_names():
-        raise MethodError(f"unknown preset {name!r}; the presets are: {', '.join(preset_names())}")
+        raise MethodError(f"unknown preset {shown(name)}; the presets are: {', '.join(preset_names())}")
     if name in EVERYDAY:
         return EVERYDAY[name]
     if retention is None:
         raise MethodError(
-            f"preset {name!r} goes by the retention, of which visual_tokens are another share in every clip; give "
+            f"preset {shown(name)} goes by the retention, of which visual_tokens are another share in every clip; give "
             "retention instead"
         )
     if name == PAPER:
@@ -126,7 +126,7 @@ def find_preset(name: str, retention: float | None) -> Preset:
     if retention not in rows:
         published = ", ".join(str(value) for value in sorted(rows))
         raise MethodError(
-            f"preset {name!r} is published for retention {published}, got {retention!r}; "
+            f"preset {shown(name)} is published for retention {published}, got {shown(retention)}; "
             "leave the preset out to have tau_seg chosen from the clip itself"
         )
     return rows[retention]

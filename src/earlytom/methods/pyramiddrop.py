@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods.base import Method, check_choice, check_range
 from earlytom.types import LanguagePlan, Stage
 
@@ -79,8 +79,8 @@ class PyramidDrop(Method):
             raise MethodError(f"ratios {self.ratios} must be as many as layers {self.layers}")
         if self.retention != self.default_retention:
             raise MethodError(
-                f"ratios ({self.ratios!r}) and retention ({self.retention!r}) both say how much PyramidDrop keeps; "
-                "give one"
+                f"ratios ({shown(self.ratios)}) and retention ({self.retention!r}) both say how much "
+                "PyramidDrop keeps; give one"
             )
 
     @property
@@ -155,7 +155,7 @@ def _checked_layers(layers: object) -> tuple[int, ...]:
     values = tuple(layers) if isinstance(layers, tuple | list) else ()
     integers = all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 1 for layer in values)
     if not values or not integers or list(values) != sorted(set(values)):
-        raise MethodError(f"layers must be ascending layer indices from 1, such as (7, 14, 21), got {layers!r}")
+        raise MethodError(f"layers must be ascending layer indices from 1, such as (7, 14, 21), got {shown(layers)}")
     return values
 
 
@@ -165,5 +165,7 @@ def _checked_ratios(ratios: object) -> tuple[float, ...]:
     for value in values:
         check_range("each of ratios", value, 0.0, 1.0, low_open=True)
     if not values or list(values) != sorted(values, reverse=True):
-        raise MethodError(f"ratios must be falling shares of the visual tokens, such as (0.5, 0.25), got {ratios!r}")
+        raise MethodError(
+            f"ratios must be falling shares of the visual tokens, such as (0.5, 0.25), got {shown(ratios)}"
+        )
     return values

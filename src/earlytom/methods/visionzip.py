@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from earlytom.errors import MethodError
+from earlytom.errors import MethodError, shown
 from earlytom.methods.base import Method, check_choice, check_count, check_layer, check_range
 from earlytom.types import Decision, EncoderPlan, EncoderShape, Resource, Stage
 
@@ -58,7 +58,7 @@ class VisionZip(Method):
         super().__post_init__()
         check_range("dominant_share", self.dominant_share, 0.0, 1.0)
         if self.dominant_share == 1.0:
-            raise MethodError(f"dominant_share must be less than 1, got {self.dominant_share!r}")
+            raise MethodError(f"dominant_share must be less than 1, got {shown(self.dominant_share)}")
         if self.attention_layer is not None:
             check_count("attention_layer", self.attention_layer, 0)
         check_choice("compat", self.compat, ("default", "official"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from earlytom.errors import CompressionError
+from earlytom.errors import CompressionError, shown
 from earlytom.stages import FrameBatch, LayerRequests, PassiveVisitor
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_grids_at_once(grids: object, requests: LayerRequests) -> None:
     if grids is None:
         return
     if not isinstance(grids, int) or isinstance(grids, bool) or grids < 1:
-        raise CompressionError(f"grids_at_once must be an integer of at least 1, or None for all, got {grids!r}")
+        raise CompressionError(f"grids_at_once must be an integer of at least 1, or None for all, got {shown(grids)}")
     if requests.token_layers:
         raise CompressionError(
             f"grids_at_once ({grids}) does not go with a method that merges tokens inside the layers of the vision "

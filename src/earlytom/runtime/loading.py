@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from earlytom.errors import ModelError
+from earlytom.errors import ModelError, shown
 from earlytom.models.llava_video.published import is_published_layout
 
 __all__ = ["load_model"]
@@ -60,9 +60,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
+        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {shown(name)}") from error
     if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
+        raise ModelError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {shown(name)}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)")
     return device
