@@ -185,5 +185,7 @@ def _attention() -> str:
     if not (shipped_model() / "config.json").is_file():
         return "unknown without the shipped model"
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(shipped_model()))
+        model = AutoModelForImageTextToText.from_config(
+            AutoConfig.from_pretrained(shipped_model(), trust_remote_code=False)
+        )
     return str(model.config._attn_implementation)

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import named, read_object
+from earlytom.models.checkpoint.prompts import load_processor
+from earlytom.models.checkpoint.stock import load_stock
 from earlytom.models.llava_video.published import is_published_layout
 
 __all__ = ["load_model"]
@@ -26,17 +29,16 @@ def load_model(
     if kind is None and place.type == "cpu":
         kind = torch.float32
     try:
-        model, processor = _load(path, kind, attention)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"cannot load a model from {str(path)!r}: {_first_line(error)}") from error
+        with named("it cannot be read"):
+            model, processor = _load(path, kind, attention)
+    except ModelError as error:
+        raise ModelError(f"cannot load a model from {shown(str(path))}: {error}") from error.__cause__
     return model.to(place).eval(), processor
 
 
 def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) -> tuple[Any, Any]:
-    """The model and its processor; ``dtype=None``: as the checkpoint stores it."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
-
-    settings = PreTrainedConfig.get_config_dict(path)[0]
+    """The model and its processor, without code of the checkpoint's own; ``dtype=None``: as it is stored."""
+    settings = _settings(path)
     # LLaVA-Video has no class in transformers, so that nothing can be looked up by its type.
     if is_published_layout(settings):
         from earlytom.models.llava_video.conversion import load_published
@@ -47,11 +49,19 @@ def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) ->
         from earlytom.models.llava_video.model import LlavaVideoForConditionalGeneration
         from earlytom.models.llava_video.processor import LlavaVideoProcessor
 
-        model = LlavaVideoForConditionalGeneration.from_pretrained(path, **options)
-        return model, LlavaVideoProcessor.from_pretrained(path)
-    config = AutoConfig.from_pretrained(path)
-    model = AutoModelForImageTextToText.from_pretrained(path, config=config, **options)
-    return model, AutoProcessor.from_pretrained(path)
+        model = load_stock(path, settings, LlavaVideoForConditionalGeneration, **options)
+        return model, load_processor(path, model.config, LlavaVideoProcessor)
+    model = load_stock(path, settings, **options)
+    return model, load_processor(path, model.config)
+
+
+def _settings(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's ``config.json``."""
+    from transformers.utils import cached_file
+
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelError("it holds no config.json")
+    return read_object(Path(cached_file(str(path), "config.json")), "config.json")
 
 
 def _device(name: str) -> torch.device:
@@ -75,7 +85,3 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     if dtype not in named:
         raise ModelError(f"dtype must be one of {', '.join(named)}, got {dtype!r}")
     return named[dtype]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

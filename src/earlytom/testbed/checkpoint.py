@@ -135,8 +135,9 @@ def load_checkpoint(
     folder: Path = CHECKPOINT_FOLDER, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load the model in ``dtype``, ready to answer, and its processor, without any network."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **options)
+    processor = AutoProcessor.from_pretrained(folder, **options)
     model.eval()
     return model, processor
 

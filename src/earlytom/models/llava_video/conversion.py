@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,10 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import ModelError
+from earlytom.models.checkpoint.files import find, named, optional_object
+from earlytom.models.checkpoint.prompts import check_prompt, check_tokenizer_files
+from earlytom.models.checkpoint.settings import check_generation, check_sizes, hints
+from earlytom.models.checkpoint.weights import listed, stored_weights
 from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 from earlytom.models.llava_video.processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
@@ -26,10 +29,7 @@ from earlytom.models.llava_video.published import (
 
 __all__ = ["Converted", "convert", "load_published"]
 
-_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _FRAMES = 64
-# More names than this say nothing that the first ones do not.
-_SHOWN = 6
 
 
 def load_published(
@@ -44,70 +44,35 @@ def load_published(
         attention: transformers' attention implementation; its default if ``None``.
 
     Raises:
-        ModelError: the configuration asks for what is not supported, or weights are missing, unknown or of the wrong
-            shape; the message names them.
-        OSError: a file is missing or cannot be read.
+        ModelError: a file is missing or broken, the configuration asks for what is not supported, or weights are
+            missing, unknown or of the wrong shape; the message names them.
     """
     check_settings(settings)
-    weights = _read_weights(path)
-    tokenizer = _load_tokenizer(path)
-    config = _make_config(settings, weights, add_video_token(tokenizer))
-    state = _rename(weights, config)
-    model = LlavaVideoForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=state, dtype=dtype or _stored_dtype(state), attn_implementation=attention
-    )
-    model.generation_config = _generation_config(path, settings, tokenizer)
-    return model, _make_processor(settings, config, tokenizer)
-
-
-def _read_weights(path: str | Path) -> dict[str, Tensor]:
-    """All weights by their published names: one file, or several with an index."""
-    # from_pretrained would find them itself, but wants a configuration, and the vision tower's is told by their shapes.
-    for name in _SINGLE_FILES:
-        index = _find(path, f"{name}.index.json")
-        if index is not None:
-            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            weights: dict[str, Tensor] = {}
-            for part in parts:
-                found = _find(path, part)
-                if found is None:
-                    raise ModelError(f"{str(path)!r} lacks {part}, which its {name}.index.json lists")
-                weights |= _read_file(found)
-            return weights
-        single = _find(path, name)
-        if single is not None:
-            return _read_file(single)
-    raise ModelError(f"{str(path)!r} holds no weights: neither {' nor '.join(_SINGLE_FILES)}, nor an index of several")
-
-
-def _read_file(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _find(path: str | Path, name: str) -> Path | None:
-    """A file of the checkpoint, downloaded where it has to be; ``None`` where the checkpoint does not have it."""
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(str(path), name)
-    except OSError:
-        return None
-    return None if found is None else Path(found)
+    check_generation(optional_object(path, "generation_config.json"))
+    stored = stored_weights(path)
+    check_sizes(settings, stored)
+    tokenizer, weights = _load_tokenizer(path), stored.load()
+    with named(f"config.json and {stored}"):
+        config = _make_config(settings, weights, add_video_token(tokenizer))
+        state = _rename(weights, config, hints(settings, stored))
+        model = LlavaVideoForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=state, dtype=dtype or _stored_dtype(state), attn_implementation=attention
+        )
+        model.generation_config = _generation_config(path, settings, tokenizer)
+    processor = _make_processor(settings, config, tokenizer)
+    check_prompt(processor, config)
+    return model, processor
 
 
 def _load_tokenizer(path: str | Path) -> Any:
     # Not AutoTokenizer, which would want to know the type in config.json.
     from transformers import Qwen2TokenizerFast
 
-    return Qwen2TokenizerFast.from_pretrained(str(path), padding_side="left")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
+        optional_object(path, name)
+    check_tokenizer_files(path, Qwen2TokenizerFast)
+    with named("the tokenizer (tokenizer.json, or vocab.json and merges.txt) cannot be loaded"):
+        return Qwen2TokenizerFast.from_pretrained(str(path), padding_side="left", trust_remote_code=False)
 
 
 def _make_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor], video_token: int) -> LlavaVideoConfig:
@@ -125,8 +90,14 @@ def _make_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor], vid
     )
 
 
-def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig) -> dict[str, Tensor]:
-    """The weights by the names of the model. Raises `ModelError` unless they are exactly those that it has."""
+def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig, hint: str) -> dict[str, Tensor]:
+    """The weights by the names of the model. Raises `ModelError` unless they are exactly those that it has.
+
+    Args:
+        weights: by their published names.
+        config: of the model.
+        hint: for the error about their shapes.
+    """
     # Not by transformers' key_mapping: it only warns of missing and unknown weights, also takes those that already have
     # the model's names, and lets save_pretrained write the published names, which from_pretrained does not know.
     with torch.device("meta"):
@@ -134,7 +105,7 @@ def _rename(weights: Mapping[str, Tensor], config: LlavaVideoConfig) -> dict[str
     names = {published_name(own): own for own in wanted}
     _check_names(weights, names, config)
     state = {own: weights[name] for name, own in names.items() if name in weights}
-    _check_shapes(state, wanted)
+    _check_shapes(state, wanted, hint)
     return state
 
 
@@ -143,14 +114,14 @@ def _check_names(stored: Collection[str], wanted: Collection[str], config: Llava
     layers = config.vision_config.num_hidden_layers
     unknown = [name for name in stored if name not in wanted and not is_surplus(name, layers)]
     if unknown:
-        raise ModelError(f"the checkpoint holds weights that LLaVA-Video does not have: {_list(unknown)}")
+        raise ModelError(f"the checkpoint holds weights that LLaVA-Video does not have: {listed(unknown)}")
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = [name for name in wanted if name not in stored and name not in tied]
     if missing:
-        raise ModelError(f"the checkpoint lacks weights: {_list(missing)}")
+        raise ModelError(f"the checkpoint lacks weights: {listed(missing)}")
 
 
-def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], hint: str) -> None:
     """Raise `ModelError` naming the weights, by their published names, that are of another shape than the model's."""
     wrong = [
         f"{published_name(name)} is {tuple(tensor.shape)}, config.json says {tuple(wanted[name].shape)}"
@@ -158,13 +129,7 @@ def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
         if tensor.shape != wanted[name].shape
     ]
     if wrong:
-        raise ModelError(f"weights and config.json differ: {_list(wrong)}")
-
-
-def _list(names: Iterable[str]) -> str:
-    found = list(names)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
+        raise ModelError(f"weights and config.json differ: {listed(wrong)}{hint}")
 
 
 def _stored_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -175,7 +140,7 @@ def _generation_config(path: str | Path, settings: Mapping[str, Any], tokenizer:
     """The checkpoint's, or what its ``config.json`` says of the end of an answer."""
     from transformers import GenerationConfig
 
-    if _find(path, "generation_config.json") is not None:
+    if find(path, "generation_config.json") is not None:
         found = GenerationConfig.from_pretrained(str(path))
     else:
         found = GenerationConfig(**{key: settings.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")})

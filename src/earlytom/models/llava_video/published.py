@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from earlytom.errors import ModelError
+from earlytom.models.checkpoint.files import shown
 
 __all__ = [
     "check_settings",
@@ -83,18 +84,20 @@ _SETTINGS: Mapping[str, tuple[Any, ...]] = {
 
 def is_published_layout(config: Mapping[str, Any]) -> bool:
     """Whether a ``config.json`` is one of LLaVA's own. Some say ``llava`` for their type, which means another model."""
-    return config.get("model_type") == "llava_qwen" or "LlavaQwenForCausalLM" in (config.get("architectures") or ())
+    architectures = config.get("architectures")
+    named = isinstance(architectures, list) and "LlavaQwenForCausalLM" in architectures
+    return named or config.get("model_type") == "llava_qwen"
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
     """Raise `ModelError` when the configuration asks for something that is not supported; says which key."""
     tower = config.get("mm_vision_tower")
     if not isinstance(tower, str) or "siglip" not in tower.lower():
-        raise ModelError(f"mm_vision_tower in config.json must name a SigLIP tower, got {tower!r}")
+        raise ModelError(f"mm_vision_tower in config.json must name a SigLIP tower, got {shown(tower)}")
     for key, allowed in _SETTINGS.items():
         value = config.get(key, None if key in _REQUIRED else allowed[0])
         if value not in allowed:
-            raise ModelError(f"{key} in config.json must be {' or '.join(map(repr, allowed))}, got {value!r}")
+            raise ModelError(f"{key} in config.json must be {' or '.join(map(repr, allowed))}, got {shown(value)}")
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +125,8 @@ def vision_settings(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
         raise ModelError(f"the checkpoint lacks weights of the vision tower: {', '.join(missing)}")
     (width, channels, _, patch), (positions, _), (intermediate, _) = (shapes[name] for name in names)
     said = config.get("vision_config") or {}
+    if not isinstance(said, Mapping):
+        raise ModelError(f"vision_config in config.json must be an object, got {shown(said)}")
     said = said if said.get("hidden_size", width) == width else {}
     side = math.isqrt(positions)
     size = said.get("image_size") or _SO400M["image_size"]

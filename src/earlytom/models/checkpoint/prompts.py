@@ -1,0 +1,130 @@
+"""Processor, tokenizer and chat template of a checkpoint: what is missing or broken is noticed before a question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from earlytom.errors import ModelError
+from earlytom.models.checkpoint.files import find, named, optional_object, shown
+
+__all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
+
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_QUESTION = "earlytom-probe"
+
+
+def load_processor(path: str | Path, config: Any, processor_class: Any = None) -> Any:
+    """The processor of a checkpoint, whose own code is never run.
+
+    Args:
+        path: a folder or a hub id.
+        config: of its model.
+        processor_class: where transformers does not know it.
+
+    Raises:
+        ModelError: files are missing or broken, or no prompt can be made with it; the message names the file.
+    """
+    found = {name: document for name in _PROCESSOR_FILES if (document := optional_object(path, name)) is not None}
+    if not found:
+        raise ModelError(f"the checkpoint holds no processor: none of {', '.join(_PROCESSOR_FILES)}")
+    settings = optional_object(path, "tokenizer_config.json") or {}
+    _check_class_name(settings.get("tokenizer_class"))
+    for name in ("special_tokens_map.json", "added_tokens.json", "chat_template.json"):
+        optional_object(path, name)
+    _check_template(find(path, "chat_template.jinja"))
+    if processor_class is None:
+        processor_class = _processor_class({**found, "tokenizer_config.json": settings}, config)
+    with named(f"the processor ({', '.join(found)}) or its tokenizer ({_tokenizer_file(path)}) cannot be loaded"):
+        # Not AutoProcessor, which forgets on one of its ways that the checkpoint's code is not trusted.
+        processor = processor_class.from_pretrained(path, trust_remote_code=False)
+    for part in ("tokenizer", "video_processor"):
+        if getattr(processor, part, None) is None:
+            raise ModelError(f"the processor has no {part}: {', '.join(found)} in the checkpoint do not say one")
+    check_tokenizer_files(path, processor.tokenizer)
+    check_prompt(processor, config)
+    return processor
+
+
+def _check_class_name(name: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise ModelError(f"tokenizer_class in tokenizer_config.json must be a name, got {shown(name)}")
+
+
+def _check_template(file: Path | None) -> None:
+    with named("the chat template (chat_template.jinja) cannot be read"):
+        if file is not None:
+            file.read_text(encoding="utf-8")
+
+
+def _processor_class(found: dict[str, dict[str, Any]], config: Any) -> Any:
+    """The class that the files name, if transformers has it; else that of the model's type."""
+    from transformers import ProcessorMixin
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
+
+    file, name = next(
+        ((file, document["processor_class"]) for file, document in found.items() if document.get("processor_class")),
+        ("config.json", None),
+    )
+    known = processor_class_from_name(name) if isinstance(name, str) else None
+    if known is None and name is None and type(config) in PROCESSOR_MAPPING:
+        known = PROCESSOR_MAPPING[type(config)]
+    if not (isinstance(known, type) and issubclass(known, ProcessorMixin)):
+        raise ModelError(f"processor_class in {file} must name a processor of transformers, got {shown(name)}")
+    return known
+
+
+def _tokenizer_file(path: str | Path) -> str:
+    return "tokenizer.json" if find(path, "tokenizer.json") is not None else "no tokenizer.json"
+
+
+def check_tokenizer_files(path: str | Path, tokenizer: Any) -> None:
+    """Raise `ModelError` when the files of a tokenizer are missing: transformers then makes one without words."""
+    files = dict(tokenizer.vocab_files_names)
+    whole = files.pop("tokenizer_file", "tokenizer.json")
+    missing = [name for name in files.values() if find(path, name) is None]
+    if find(path, whole) is None and (missing or not files):
+        raise ModelError(f"the checkpoint holds no tokenizer: neither {whole} nor {' and '.join(missing) or 'another'}")
+
+
+def check_prompt(processor: Any, config: Any) -> None:
+    """Raise `ModelError` unless a question about a video becomes a prompt with both, in words that the tokenizer has.
+
+    Args:
+        processor: of the checkpoint.
+        config: of its model.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": _QUESTION}]
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            "the checkpoint has no chat template: neither chat_template.jinja nor chat_template in "
+            "processor_config.json or tokenizer_config.json"
+        )
+    with named("the chat template (chat_template.jinja) cannot be used"):
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    if _QUESTION not in prompt:
+        raise ModelError("the chat template (chat_template.jinja) leaves out the question")
+    token = getattr(processor, "video_token", None)
+    if isinstance(token, str):
+        if token not in prompt:
+            raise ModelError(f"the chat template (chat_template.jinja) leaves out the video, {shown(token)}")
+        _check_token(token, processor.tokenizer, config)
+    _check_words(processor.tokenizer, prompt)
+
+
+def _check_token(token: str, tokenizer: Any, config: Any) -> None:
+    """Tokenizer and model have to mean the same by the placeholder."""
+    with named(f"the tokenizer (tokenizer.json) and {shown(token)}"):
+        own = tokenizer.convert_tokens_to_ids(token)
+    for key in ("video_token_index", "video_token_id"):
+        said = vars(config).get(key)
+        if said is not None and own != said:
+            raise ModelError(f"{key} in config.json is {shown(said)}, but the tokenizer's {shown(token)} is {own}")
+
+
+def _check_words(tokenizer: Any, prompt: str) -> None:
+    with named("the tokenizer (tokenizer.json) cannot be used"):
+        ids = tokenizer(prompt)["input_ids"]
+    unknown = tokenizer.unk_token_id
+    if not ids or all(one == unknown for one in ids):
+        raise ModelError(f"the tokenizer (tokenizer.json) knows nothing of a prompt; it has {len(tokenizer)} tokens")

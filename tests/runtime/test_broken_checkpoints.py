@@ -1,0 +1,131 @@
+"""Loading folders that are broken in one place: a `ModelError` that names it, soon, and never the folder's own code."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import earlytom
+from broken_checkpoints import BASES, copy, edit, evil_pickle, kinds, make_bases, put
+
+# Reading it all takes a fraction of a second; building what 10 million layers ask for would take half a minute.
+SECONDS = 5.0
+# What would tell how to have the refused thing done all the same.
+OVERRIDES = "trust_remote_code|weights_only|allow_pickle|safe_globals"
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_bases(tmp_path_factory.mktemp("bases"))
+
+
+def load(folder: Path) -> earlytom.VideoQA:
+    return earlytom.VideoQA.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_whole_folders_load(base, bases) -> None:
+    assert load(bases[base]).processor.tokenizer is not None
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=str)
+def test_what_is_broken_is_named(kind, bases, tmp_path) -> None:
+    folder = copy(bases[kind.base], tmp_path / "model")
+    kind.change(folder)
+    start = time.perf_counter()
+    with pytest.raises(earlytom.ModelError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert time.perf_counter() - start < SECONDS
+    assert all(re.search(expected, message) for expected in kind.named), message
+    assert "cannot load a model from" in message
+    assert not re.search(OVERRIDES, message)
+    assert len(message) < 2000
+
+
+def test_ten_million_layers_are_refused_at_once(bases, tmp_path) -> None:
+    for base, place in (
+        ("onevision", "text_config|num_hidden_layers"),
+        ("onevision", "vision_config|num_hidden_layers"),
+        ("qwen", "vision_config|depth"),
+        ("published", "num_hidden_layers"),
+        ("converted", "text_config|num_hidden_layers"),
+    ):
+        folder = copy(bases[base], tmp_path / place.replace("|", "_") / base)
+        edit(folder, "config.json", place, 10_000_000)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            with pytest.raises(earlytom.ModelError, match=f"{place.split('|')[-1]} in config.json is 10000000, but"):
+                load(folder)
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.5
+
+
+def test_a_program_in_a_pickle_is_neither_run_nor_its_running_advised(bases, tmp_path) -> None:
+    made = tmp_path / "made"
+    for base, file in (("published bin", "pytorch_model-00002-of-00003.bin"), ("onevision", "pytorch_model.bin")):
+        folder = copy(bases[base], tmp_path / base)
+        put(folder, "model.safetensors", None)
+        put(folder, file, evil_pickle(made))
+        with pytest.raises(earlytom.ModelError, match=f"{re.escape(file)} is refused: .* never run") as caught:
+            load(folder)
+        # Nor in what Python prints of an error that nobody catches.
+        import traceback
+
+        assert not re.search(OVERRIDES, "".join(traceback.format_exception(caught.value)))
+    assert not made.exists()
+
+
+def test_plain_tables_in_pickles_load(bases, tmp_path) -> None:
+    from safetensors.torch import load_file
+
+    folder = copy(bases["onevision"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    put(folder, "model.safetensors", None)
+    torch.save(weights, folder / "pytorch_model.bin")
+    model = load(folder).model
+    assert torch.equal(model.model.image_newline, weights["image_newline"].float())
+
+
+def test_a_file_outside_the_folder_is_not_read(bases, tmp_path) -> None:
+    """The file that the index names is there, and whole."""
+    for base in ("sharded", "published"):
+        for absolute in (False, True):
+            folder = copy(bases[base], tmp_path / f"{base}{absolute}" / "model")
+            outside = folder.parent / "x.safetensors"
+            (folder / "model-00002-of-00003.safetensors").rename(outside)
+            index = json.loads((folder / "model.safetensors.index.json").read_text())
+            name = str(outside) if absolute else "../x.safetensors"
+            moved = {
+                weight: name if file.startswith("model-00002") else file for weight, file in index["weight_map"].items()
+            }
+            put(folder, "model.safetensors.index.json", json.dumps(index | {"weight_map": moved}))
+            with pytest.raises(earlytom.ModelError, match=r"weight_map .* must name \.safetensors files beside it"):
+                load(folder)
+
+
+def test_a_long_name_is_not_repeated(tmp_path) -> None:
+    for name in ("x" * 5000, "../" * 2000, "a/" + "b" * 3000):
+        with pytest.raises(earlytom.ModelError, match="cannot load a model from") as caught:
+            earlytom.VideoQA.load(name, device="cpu")
+        assert len(str(caught.value)) < 1000
+
+
+def test_other_files_than_the_needed_ones_do_no_harm(bases, tmp_path) -> None:
+    """A folder as people have them: more files, and weights for which the model has no place."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy(bases["onevision"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors") | {"extra_head.weight": torch.zeros(2)}
+    put(folder, "model.safetensors", None)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    put(folder, "README.md", "# A model")
+    put(folder, "trainer_state.json", "[1,")
+    put(folder, "generation_config.json", None)
+    assert load(folder).model.config.model_type == "llava_onevision"
