@@ -42,13 +42,13 @@ def convert(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in a folder that holds one.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a LLaVA-Video checkpoint from the layout that it was published in.
 
     Commands load that layout as it is; what this writes means the same and loads faster. The weights keep their values
-    and their type.
+    and their type. The destination is replaced once everything is written, or stays as it was.
     """
     from earlytom.models.llava_video.conversion import convert as write
 

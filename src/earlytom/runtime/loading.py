@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError, shown
-from earlytom.models.checkpoint.files import named, read_object
+from earlytom.models.checkpoint.files import named, read_settings
 from earlytom.models.checkpoint.prompts import load_processor
 from earlytom.models.checkpoint.stock import load_stock
 from earlytom.models.llava_video.published import is_published_layout
@@ -38,7 +38,7 @@ def load_model(
 
 def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) -> tuple[Any, Any]:
     """The model and its processor, without code of the checkpoint's own; ``dtype=None``: as it is stored."""
-    settings = _settings(path)
+    settings = read_settings(path)
     # LLaVA-Video has no class in transformers, so that nothing can be looked up by its type.
     if is_published_layout(settings):
         from earlytom.models.llava_video.conversion import load_published
@@ -53,15 +53,6 @@ def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) ->
         return model, load_processor(path, model.config, LlavaVideoProcessor)
     model = load_stock(path, settings, **options)
     return model, load_processor(path, model.config)
-
-
-def _settings(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's ``config.json``."""
-    from transformers.utils import cached_file
-
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise ModelError("it holds no config.json")
-    return read_object(Path(cached_file(str(path), "config.json")), "config.json")
 
 
 def _device(name: str) -> torch.device:

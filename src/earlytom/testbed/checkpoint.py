@@ -3,9 +3,6 @@
 The result is a plain folder for ``from_pretrained`` of transformers; nothing of this package is needed to use it.
 """
 
-import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,8 @@ from transformers import (
     ProcessorMixin,
 )
 
+from earlytom.models.checkpoint.weights import stored_weights
+from earlytom.models.checkpoint.writing import replace_folder
 from earlytom.testbed import choices, questions
 from earlytom.testbed.scene_types import ByteArray
 
@@ -116,19 +115,17 @@ def save_checkpoint(
     model: PreTrainedModel, processor: ProcessorMixin, folder: Path, dtype: torch.dtype = torch.bfloat16
 ) -> None:
     """Write the checkpoint in ``dtype`` beside ``folder``, then swap it in, so that no reader sees half of it."""
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = model.generation_config
     copy.to(dtype)
-    copy.save_pretrained(fresh)
-    (fresh / "model.safetensors").chmod(0o644)
-    processor.save_pretrained(fresh)
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+    def write(fresh: Path) -> None:
+        copy.save_pretrained(fresh)
+        (fresh / "model.safetensors").chmod(0o644)
+        processor.save_pretrained(fresh)
+
+    replace_folder(folder, write, stored_weights)
 
 
 def load_checkpoint(

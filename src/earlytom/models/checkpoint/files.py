@@ -11,7 +11,17 @@ from typing import Any
 
 from earlytom.errors import EarlyTomError, ModelError
 
-__all__ = ["find", "is_plain_name", "named", "optional_object", "read_object", "reason", "shown", "weight_files"]
+__all__ = [
+    "find",
+    "is_plain_name",
+    "named",
+    "optional_object",
+    "read_object",
+    "read_settings",
+    "reason",
+    "shown",
+    "weight_files",
+]
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SHOWN = 200
@@ -86,6 +96,17 @@ def read_object(file: Path, name: str | None = None) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{name} must hold a JSON object, got {type(document).__name__}")
     return document
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint: a folder or a hub id. Raises `ModelError` where there is none."""
+    from transformers.utils import cached_file
+
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelError("it holds no config.json")
+    with named("config.json cannot be had"):
+        file = cached_file(str(path), "config.json")
+    return read_object(Path(file), "config.json")
 
 
 def optional_object(path: str | Path, name: str) -> dict[str, Any] | None:

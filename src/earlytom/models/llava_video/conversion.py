@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import find, named, optional_object
+from earlytom.models.checkpoint.files import find, named, optional_object, read_object, read_settings, shown
 from earlytom.models.checkpoint.prompts import check_prompt, check_tokenizer_files
 from earlytom.models.checkpoint.settings import check_generation, check_sizes, hints
 from earlytom.models.checkpoint.weights import listed, stored_weights
+from earlytom.models.checkpoint.writing import replace_folder
 from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 from earlytom.models.llava_video.processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
@@ -209,12 +210,13 @@ def convert(
     Args:
         source: a folder or a hub id.
         destination: the folder to write; it is made.
-        force: write into a folder that holds something.
+        force: put it in the place of a folder that holds something; what is no checkpoint in there stays.
         pool_mode: instead of the checkpoint's ``mm_spatial_pool_mode``.
         newline_position: instead of its ``mm_newline_position``.
 
     Raises:
-        ModelError: the source cannot be converted, or the destination is not free.
+        ModelError: the source cannot be converted, the destination is not free, or the disk is full; the destination
+            is then as it was.
     """
     _check_destination(source, destination, force=force)
     try:
@@ -222,11 +224,15 @@ def convert(
         changes = {"mm_spatial_pool_mode": pool_mode, "mm_newline_position": newline_position}
         settings |= {key: value for key, value in changes.items() if value is not None}
         model, processor = load_published(source, settings, dtype=None, attention=None)
-        model.save_pretrained(destination)
-        processor.save_pretrained(destination)
-    except (OSError, ValueError, ImportError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot convert {str(source)!r}: {first}") from error
+
+        def write(folder: Path) -> None:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+
+        with named("it cannot be written"):
+            replace_folder(destination, write, lambda folder: _check_written(folder, model))
+    except ModelError as error:
+        raise ModelError(f"cannot convert {shown(str(source))}: {error}") from error.__cause__
     config, frames = model.config, processor.video_processor.num_frames
     layout = VideoLayout.of(config)
     return Converted(
@@ -244,22 +250,36 @@ def convert(
     )
 
 
-def _published_settings(source: str | Path) -> dict[str, Any]:
-    from transformers import PreTrainedConfig
+def _check_written(folder: Path, model: LlavaVideoForConditionalGeneration) -> None:
+    """Raise `ModelError` unless a folder holds all weights of a model, and settings that can be read."""
+    stored, tied = stored_weights(folder).shapes, set(model.all_tied_weights_keys)
+    for name, value in model.state_dict().items():
+        if stored.get(name) != tuple(value.shape) and name not in tied:
+            raise ModelError(f"{name} was written as {stored.get(name)} instead of {tuple(value.shape)}")
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json"):
+        read_object(folder / name)
 
-    settings = dict(PreTrainedConfig.get_config_dict(source)[0])
+
+def _published_settings(source: str | Path) -> dict[str, Any]:
+    settings = read_settings(source)
     if not is_published_layout(settings):
         raise ModelError(
-            f"{str(source)!r} holds a model of type {settings.get('model_type')!r}, which needs no conversion; only "
+            f"it holds a model of type {shown(settings.get('model_type'))}, which needs no conversion; only "
             "checkpoints in LLaVA's own layout do (llava_qwen)"
         )
     return settings
 
 
 def _check_destination(source: str | Path, destination: Path, *, force: bool) -> None:
+    name = shown(str(destination))
     if destination.exists() and not destination.is_dir():
-        raise ModelError(f"the destination {str(destination)!r} is a file; give a folder")
-    if destination.exists() and Path(source).exists() and destination.samefile(source):
-        raise ModelError(f"the destination {str(destination)!r} is the source; give another folder")
+        raise ModelError(f"the destination {name} is a file; give a folder")
+    if Path(source).exists():
+        target, origin = destination.resolve(), Path(source).resolve()
+        if target == origin or (destination.exists() and destination.samefile(source)):
+            raise ModelError(f"the destination {name} is the source; give another folder")
+        if origin in target.parents or target in origin.parents:
+            inner, outer = ("destination", "source") if origin in target.parents else ("source", "destination")
+            raise ModelError(f"the {inner} lies inside the {outer}: {name}; give another folder")
     if destination.is_dir() and any(destination.iterdir()) and not force:
-        raise ModelError(f"the destination {str(destination)!r} is not empty; give another folder, or --force")
+        raise ModelError(f"the destination {name} is not empty; give another folder, or --force")

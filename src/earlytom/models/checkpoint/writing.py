@@ -1,0 +1,142 @@
+"""Writing a checkpoint folder so that there is the old one or the new one, whole, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from earlytom.errors import ModelError
+from earlytom.models.checkpoint.files import reason, shown
+
+__all__ = ["is_disk_full", "replace_folder"]
+
+# What a checkpoint consists of, which must not stay beside another one.
+_PARTS = (
+    "model*.safetensors",
+    "model*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+    "adapter_*",
+    "*config.json",
+    "chat_template*",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# safetensors reports errors of the system as text.
+_FULL_IN_WORDS = tuple(f"os error {code}" for code in _FULL)
+
+
+def replace_folder(destination: Path, write: Callable[[Path], None], check: Callable[[Path], object]) -> None:
+    """Write a folder beside its destination, check it, bring it onto the disk, and only then put it in its place.
+
+    What the destination held besides a checkpoint stays.
+
+    Args:
+        destination: the folder; it and the folders above it are made.
+        write: writes everything into an empty folder.
+        check: raises when what was written is not whole.
+
+    Raises:
+        ModelError: the disk is full, or the folder cannot be written; the destination is as it was.
+    """
+    destination = destination.resolve()
+    token = uuid.uuid4().hex[:12]
+    fresh, old = (destination.with_name(f".{destination.name}.{token}.{kind}") for kind in ("partial", "old"))
+    try:
+        fresh.mkdir(parents=True)
+        write(fresh)
+        check(fresh)
+        if destination.exists():
+            _keep_others(destination, fresh)
+        _synchronize(fresh)
+        _swap(fresh, destination, old)
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_disk_full(error)):
+            raise
+        raise ModelError(_in_words(destination, error)) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    _synchronize_folder(destination.parent)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of the system or of safetensors says that there is no room."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return any(words in str(error) for words in _FULL_IN_WORDS)
+
+
+def _in_words(destination: Path, error: Exception) -> str:
+    unchanged = f"{shown(str(destination))} is as it was"
+    if is_disk_full(error):
+        free = shutil.disk_usage(destination.parent).free / 1e9
+        return f"the disk is full, or files may not be as large ({reason(error)}; {free:.2f} GB are free); {unchanged}"
+    return f"the folder cannot be written: {reason(error)}; {unchanged}"
+
+
+def _keep_others(destination: Path, fresh: Path) -> None:
+    """Copy what is no part of a checkpoint, by links where they can be: the old folder stays whole until the end."""
+    shutil.copymode(destination, fresh)
+    for item in destination.iterdir():
+        target = fresh / item.name
+        if target.exists() or any(item.match(pattern) for pattern in _PARTS):
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.copytree(item, target, symlinks=True, copy_function=_link)
+        else:
+            _link(item, target)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _swap(fresh: Path, destination: Path, old: Path) -> None:
+    """Put one folder in the place of another; should the second half fail, the old one is put back."""
+    if not destination.exists():
+        fresh.rename(destination)
+        return
+    destination.rename(old)
+    try:
+        fresh.rename(destination)
+    except BaseException:
+        old.rename(destination)
+        raise
+
+
+def _synchronize(folder: Path) -> None:
+    """Bring a folder's files onto the disk."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not (Path(place) / name).is_symlink():
+                _synchronize_file(Path(place) / name)
+        _synchronize_folder(Path(place))
+
+
+def _synchronize_file(file: Path) -> None:
+    # Writable, which Windows wants.
+    with file.open("rb+" if os.access(file, os.W_OK) else "rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _synchronize_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk, where the system has a way to."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
