@@ -409,11 +409,49 @@ def _of_prompts() -> Iterator[Kind]:
                 _editor("processor_config.json", place, value),
                 ("processor",),
             )
-        for place, value in (("tokenizer_class", 3), ("tokenizer_class", "os")):
-            if value == 3:
-                yield Kind(
-                    f"{place} is {value!r}", base, _editor("tokenizer_config.json", place, value), ("tokenizer_config",)
-                )
+        for value in (3, []):
+            yield Kind(
+                f"tokenizer_class is {value!r}",
+                base,
+                _editor("tokenizer_config.json", "tokenizer_class", value),
+                (r"tokenizer_class in tokenizer_config\.json",),
+            )
+        for place, value in (
+            ("image_mean", []),
+            ("image_std", [0.5, 0.5]),
+            ("resample", 7),
+            ("rescale_factor", "x"),
+            ("do_normalize", [[]]),
+        ):
+            yield Kind(
+                f"processor_config.json's {place} is {value!r}",
+                base,
+                _editor("processor_config.json", f"video_processor|{place}", value),
+                (r"processor_config\.json",),
+            )
+    for place, value in (("height", 10**6), ("width", 0), ("height", "x"), ("width", 2**40), ("height", 0.5)):
+        yield Kind(
+            f"frames of {place} {value!r}",
+            "onevision",
+            _editor("processor_config.json", f"video_processor|size|{place}", value),
+            (r"processor_config\.json", place),
+        )
+    for value in (10**12, "x", -1):
+        yield Kind(
+            f"shortest edge {value!r}",
+            "qwen",
+            _editor("processor_config.json", "video_processor|size|shortest_edge", value),
+            (r"processor_config\.json", "shortest_edge"),
+        )
+    for value in ([], "", 3):
+        yield Kind(
+            f"video_token is {value!r}",
+            "onevision",
+            _editor("processor_config.json", "video_token", value),
+            (r"processor_config\.json|chat_template",),
+        )
+    yield Kind("a text as long as a book", "onevision", _editor("config.json", "tie_word_embeddings", "x" * 9999),
+               (r"config\.json", "tie_word_embeddings"))  # fmt: skip
     key = "video_token_index"
     for value in (-5, 10**9, "x", 3):
         yield Kind(f"{key} is {value!r}", "onevision", _editor("config.json", key, value), (r"config\.json", key))

@@ -25,6 +25,8 @@ __all__ = [
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SHOWN = 200
+# Of a library's own words, which quote some of what was given.
+_REASON = 280
 # Their errors say how to switch off what has just refused something.
 _OVERRIDES = {
     "trust_remote_code": "it needs code of its own, which is never run",
@@ -49,7 +51,7 @@ def reason(error: BaseException) -> str:
             return instead
     line = " ".join(text.split("\n\n")[0].split()) or type(error).__name__
     line = line if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: {line}"
-    return line if len(line) <= 2 * _SHOWN else line[: 2 * _SHOWN] + "..."
+    return line if len(line) <= _REASON else line[:_REASON] + "..."
 
 
 @contextmanager

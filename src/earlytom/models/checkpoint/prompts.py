@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from earlytom.errors import ModelError
 from earlytom.models.checkpoint.files import find, named, optional_object, shown
 
@@ -12,6 +14,9 @@ __all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _QUESTION = "earlytom-probe"
+_PROBE = (4, 224, 224, 3)
+# Larger than what any model takes, in pixels along a side and in all.
+_SIDE, _AREA = 4096, 4096**2
 
 
 def load_processor(path: str | Path, config: Any, processor_class: Any = None) -> Any:
@@ -105,11 +110,47 @@ def check_prompt(processor: Any, config: Any) -> None:
     if _QUESTION not in prompt:
         raise ModelError("the chat template (chat_template.jinja) leaves out the question")
     token = getattr(processor, "video_token", None)
-    if isinstance(token, str):
+    if token is not None:
+        if not isinstance(token, str) or not token:
+            raise ModelError(f"video_token in processor_config.json must be a token, got {shown(token)}")
         if token not in prompt:
             raise ModelError(f"the chat template (chat_template.jinja) leaves out the video, {shown(token)}")
         _check_token(token, processor.tokenizer, config)
     _check_words(processor.tokenizer, prompt)
+    _check_size(getattr(processor.video_processor, "size", None) or {})
+    with named("the processor (processor_config.json) cannot take a video"):
+        inputs = processor(
+            text=[prompt],
+            videos=[np.zeros(_PROBE, np.uint8)],
+            video_metadata=[{"total_num_frames": 4, "fps": 1.0, "duration": 4.0, "frames_indices": [0, 1, 2, 3]}],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+    _check_ids(inputs["input_ids"], processor, config)
+
+
+def _check_size(size: Any) -> None:
+    """Refuse pictures larger than any model takes before one is made."""
+    sides = {name: size.get(name) for name in ("height", "width", "shortest_edge", "longest_edge")}
+    # Where there is a longest edge, both are areas.
+    limits = {"shortest_edge": _AREA if sides["longest_edge"] else _SIDE, "height": _SIDE, "width": _SIDE}
+    for name, limit in limits.items():
+        side = sides[name]
+        if side is not None and not (isinstance(side, int) and 1 <= side <= limit):
+            raise ModelError(
+                f"{name} of the size in processor_config.json must be an integer from 1 to {limit}, got {shown(side)}"
+            )
+
+
+def _check_ids(ids: Any, processor: Any, config: Any) -> None:
+    """Raise `ModelError` for a word of the tokenizer that the model does not have, which would end a CUDA context."""
+    rows = config.get_text_config().vocab_size
+    visual = [getattr(processor, name, None) for name in ("video_token_id", "image_token_id")]
+    words = [one for one in ids.flatten().tolist() if one not in visual]
+    if max(words) >= rows:
+        raise ModelError(
+            f"the tokenizer (tokenizer.json) gives the token {max(words)}, but vocab_size in config.json is {rows}"
+        )
 
 
 def _check_token(token: str, tokenizer: Any, config: Any) -> None:
