@@ -417,6 +417,9 @@ def _of_prompts() -> Iterator[Kind]:
                 (r"tokenizer_class in tokenizer_config\.json",),
             )
         for place, value in (
+            ("num_frames", -1),
+            ("num_frames", "x"),
+            ("num_frames", 10**30),
             ("image_mean", []),
             ("image_std", [0.5, 0.5]),
             ("resample", 7),

@@ -17,6 +17,7 @@ _QUESTION = "earlytom-probe"
 _PROBE = (4, 224, 224, 3)
 # Larger than what any model takes, in pixels along a side and in all.
 _SIDE, _AREA = 4096, 4096**2
+_FRAMES = 100_000
 
 
 def load_processor(path: str | Path, config: Any, processor_class: Any = None) -> Any:
@@ -118,6 +119,7 @@ def check_prompt(processor: Any, config: Any) -> None:
         _check_token(token, processor.tokenizer, config)
     _check_words(processor.tokenizer, prompt)
     _check_size(getattr(processor.video_processor, "size", None) or {})
+    _check_frames(getattr(processor.video_processor, "num_frames", None))
     with named("the processor (processor_config.json) cannot take a video"):
         inputs = processor(
             text=[prompt],
@@ -140,6 +142,11 @@ def _check_size(size: Any) -> None:
             raise ModelError(
                 f"{name} of the size in processor_config.json must be an integer from 1 to {limit}, got {shown(side)}"
             )
+
+
+def _check_frames(frames: Any) -> None:
+    if frames is not None and not (isinstance(frames, int) and 1 <= frames <= _FRAMES):
+        raise ModelError(f"num_frames in processor_config.json must be from 1 to {_FRAMES}, got {shown(frames)}")
 
 
 def _check_ids(ids: Any, processor: Any, config: Any) -> None:
