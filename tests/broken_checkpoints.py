@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -195,6 +196,21 @@ def _editor(file: str, place: str, value: Any) -> Callable[[Path], None]:
 
 def _writer(file: str, content: bytes | str | None) -> Callable[[Path], None]:
     return lambda folder: put(folder, file, content)
+
+
+def _sparse(file: str) -> Callable[[Path], None]:
+    """A file that takes no room on the disk, and much in memory."""
+
+    def change(folder: Path) -> None:
+        put(folder, file, "")
+        os.truncate(folder / file, 3 * 2**30)
+
+    return change
+
+
+def _quantised(folder: Path) -> None:
+    edit(folder, "config.json", "quantization_config", {"quant_method": "none_such"})
+    edit(folder, "config.json", "text_config|vocab_size", 10**7)
 
 
 def _broken_json() -> dict[str, bytes]:
@@ -453,6 +469,9 @@ def _of_prompts() -> Iterator[Kind]:
             _editor("processor_config.json", "video_token", value),
             (r"processor_config\.json|chat_template",),
         )
+    for file in ("config.json", "tokenizer_config.json", "chat_template.jinja"):
+        yield Kind(f"{file} of 3 GB", "onevision", _sparse(file), (re.escape(file), "3,221,225,472 bytes; allowed"))
+    yield Kind("quantised, and a thousand times as large", "onevision", _quantised, (r"config\.json", "vocab_size"))
     yield Kind("a text as long as a book", "onevision", _editor("config.json", "tie_word_embeddings", "x" * 9999),
                (r"config\.json", "tie_word_embeddings"))  # fmt: skip
     key = "video_token_index"

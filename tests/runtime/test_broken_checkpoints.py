@@ -125,6 +125,19 @@ def test_a_file_outside_the_folder_is_not_read(bases, tmp_path) -> None:
                 load(folder)
 
 
+def test_attention_is_the_caller_s_to_choose(bases, tmp_path) -> None:
+    """Checkpoints say what their makers had; it may name a kernel that would be fetched."""
+    for base in ("onevision", "converted"):
+        for kernel in ("somebody/kernel", "flash_attention_2"):
+            folder = copy(bases[base], tmp_path / base / kernel)
+            for place in ("", "text_config|", "vision_config|"):
+                for key in ("attn_implementation", "_attn_implementation"):
+                    edit(folder, "config.json", f"{place}{key}", kernel)
+            assert load(folder).model.config._attn_implementation == "sdpa"
+            eager = earlytom.VideoQA.load(folder, device="cpu", attention="eager").model.config
+            assert eager._attn_implementation == eager.text_config._attn_implementation == "eager"
+
+
 def test_a_long_name_is_not_repeated(tmp_path) -> None:
     for name in ("x" * 5000, "../" * 2000, "a/" + "b" * 3000):
         with pytest.raises(earlytom.ModelError, match="cannot load a model from") as caught:

@@ -27,6 +27,8 @@ WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SHOWN = 200
 # Of a library's own words, which quote some of what was given.
 _REASON = 280
+# Bytes of a text. Indexes of the largest models have a few million.
+_LONGEST = 64 * 2**20
 # Their errors say how to switch off what has just refused something.
 _OVERRIDES = {
     "trust_remote_code": "it needs code of its own, which is never run",
@@ -85,6 +87,7 @@ def find(path: str | Path, name: str) -> Path | None:
 def read_object(file: Path, name: str | None = None) -> dict[str, Any]:
     """A file that holds one JSON object. Raises `ModelError` naming the file and what is wrong with it."""
     name = name or file.name
+    check_length(file, name)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except RecursionError:
@@ -98,6 +101,13 @@ def read_object(file: Path, name: str | None = None) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{name} must hold a JSON object, got {type(document).__name__}")
     return document
+
+
+def check_length(file: Path, name: str) -> None:
+    """Refuse a text that would fill the memory before it is read."""
+    length = file.stat().st_size
+    if length > _LONGEST:
+        raise ModelError(f"{name} has {length:,} bytes; allowed: {_LONGEST:,}")
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

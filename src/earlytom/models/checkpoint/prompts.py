@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import find, named, optional_object, shown
+from earlytom.models.checkpoint.files import check_length, find, named, optional_object, shown
 
 __all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
 
@@ -60,6 +60,7 @@ def _check_class_name(name: Any) -> None:
 def _check_template(file: Path | None) -> None:
     with named("the chat template (chat_template.jinja) cannot be read"):
         if file is not None:
+            check_length(file, "chat_template.jinja")
             file.read_text(encoding="utf-8")
 
 

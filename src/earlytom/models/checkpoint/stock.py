@@ -20,6 +20,8 @@ __all__ = ["load_stock"]
 _LAYER = re.compile(r"\.(layers?|blocks)\.\d+\.")
 # Values that a model may have beyond its checkpoint before that is refused unseen.
 _FEW = 10_000_000
+# Values of two bits that a quantised checkpoint packs into one of 32.
+_PACKED = 16
 
 
 def load_stock(path: str | Path, settings: Mapping[str, Any], model_class: Any = None, **options: Any) -> Any:
@@ -46,8 +48,9 @@ def load_stock(path: str | Path, settings: Mapping[str, Any], model_class: Any =
     stored = stored_weights(path, settings.get("transformers_weights"), numbers_only=not quantised)
     check_sizes(settings, stored)
     config = _load_config(path, None if model_class is None else model_class.config_class)
-    if not quantised:
-        _check_amount(config, model_class, settings, stored)
+    # Whatever config.json says of it, which may name code to be fetched.
+    config._attn_implementation = options.get("attn_implementation")
+    _check_amount(config, model_class, settings, stored, most=_PACKED if quantised else 2)
     with named(f"no model can be made of config.json and {stored}"):
         model, found = (model_class or AutoModelForImageTextToText).from_pretrained(
             path,
@@ -98,8 +101,8 @@ def _forget_code(config: Any) -> None:
             _forget_code(getattr(config, part))
 
 
-def _check_amount(config: Any, model_class: Any, settings: Mapping[str, Any], stored: Stored) -> None:
-    """Refuse a model that is much larger than its checkpoint before memory is taken for it."""
+def _check_amount(config: Any, model_class: Any, settings: Mapping[str, Any], stored: Stored, *, most: int) -> None:
+    """Refuse a model of more than ``most`` times its checkpoint's values before memory is taken for it."""
     from transformers import AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
 
@@ -109,7 +112,7 @@ def _check_amount(config: Any, model_class: Any, settings: Mapping[str, Any], st
         wanted.tie_weights()
     values = sum(parameter.numel() for parameter in wanted.parameters())
     # A few that are missing are named one by one once it is loaded.
-    if values > 2 * stored.values + _FEW:
+    if values > most * stored.values + _FEW:
         shapes = {tuple(parameter.shape) for parameter in wanted.parameters()} - set(stored.shapes.values())
         raise ModelError(
             f"config.json asks for {values:,} values, but {stored} holds {stored.values:,}"
