@@ -12,6 +12,8 @@ from typing import Any
 from earlytom.errors import EarlyTomError, ModelError
 
 __all__ = [
+    "WeightFiles",
+    "check_length",
     "find",
     "is_plain_name",
     "named",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from earlytom.errors import ModelError
 from earlytom.models.checkpoint.files import check_length, find, named, optional_object, shown
@@ -124,7 +124,7 @@ def check_prompt(processor: Any, config: Any) -> None:
     with named("the processor (processor_config.json) cannot take a video"):
         inputs = processor(
             text=[prompt],
-            videos=[np.zeros(_PROBE, np.uint8)],
+            videos=[torch.zeros(_PROBE, dtype=torch.uint8).numpy()],
             video_metadata=[{"total_num_frames": 4, "fps": 1.0, "duration": 4.0, "frames_indices": [0, 1, 2, 3]}],
             do_sample_frames=False,
             return_tensors="pt",
