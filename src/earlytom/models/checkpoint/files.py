@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from earlytom.errors import EarlyTomError, ModelError
+from earlytom.errors import EarlyTomError, ModelError, shown
 
 __all__ = [
     "WeightFiles",
@@ -21,7 +21,6 @@ __all__ = [
     "read_object",
     "read_settings",
     "reason",
-    "shown",
     "weight_files",
 ]
 
@@ -36,15 +35,6 @@ _OVERRIDES = {
     "trust_remote_code": "it needs code of its own, which is never run",
     "weights_only": "it is no plain table of tensors but a program, which is never run; have it saved as safetensors",
 }
-
-
-def shown(value: object) -> str:
-    """``repr`` of what was given, at most 200 characters of it."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # integers of thousands of digits
-        return f"a {type(value).__name__} that cannot be written out"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]} ({len(text)} characters)"
 
 
 def reason(error: BaseException) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import check_length, find, named, optional_object, shown
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import check_length, find, named, optional_object
 
 __all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
 

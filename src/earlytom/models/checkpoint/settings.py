@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import is_plain_name, shown
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import is_plain_name
 from earlytom.models.checkpoint.weights import Stored, listed
 
 __all__ = ["check_generation", "check_settings", "check_sizes", "hints"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import named, optional_object, shown
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import named, optional_object
 from earlytom.models.checkpoint.settings import check_generation, check_settings, check_sizes, hints
 from earlytom.models.checkpoint.weights import Stored, listed, stored_weights
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import named, reason, shown, weight_files
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import named, reason, weight_files
 
 __all__ = ["Stored", "listed", "stored_weights"]
 

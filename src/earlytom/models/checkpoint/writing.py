@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import reason, shown
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import reason
 
 __all__ = ["is_disk_full", "replace_folder"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import find, named, optional_object, read_object, read_settings, shown
+from earlytom.errors import ModelError, shown
+from earlytom.models.checkpoint.files import find, named, optional_object, read_object, read_settings
 from earlytom.models.checkpoint.prompts import check_prompt, check_tokenizer_files
 from earlytom.models.checkpoint.settings import check_generation, check_sizes, hints
 from earlytom.models.checkpoint.weights import listed, stored_weights

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from earlytom.errors import ModelError
-from earlytom.models.checkpoint.files import shown
+from earlytom.errors import ModelError, shown
 
 __all__ = [
     "check_settings",
