@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 _BITS = 8
 _COLUMNS = 4
@@ -85,6 +86,43 @@ def make_clip(
         if audio is not None:
             _add_sound(container, audio)
     return path
+
+
+def without_order(source: Path, path: Path) -> Path:
+    """Copy a clip to another container with times of decoding for times of presentation, as from an AVI."""
+    if int(av.__version__.split(".")[0]) < 15:
+        pytest.skip("PyAV 14 does not copy streams as they are")
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream: Any = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        first: int | None = None
+        for packet in old.demux(stream):
+            if packet.dts is None:
+                continue
+            first = packet.dts if first is None else first
+            packet.dts -= first
+            packet.pts = packet.dts
+            packet.stream = copy
+            new.mux(packet)
+    return path
+
+
+def packet_places(data: bytes) -> list[tuple[int, int]]:
+    """Offset and size of every video packet in a file, in the order of decoding."""
+    with av.open(io.BytesIO(data)) as container:
+        packets = list(container.demux(container.streams.video[0]))
+        return [(int(p.pos or 0), p.size) for p in packets if p.size]
+
+
+def slice_damaged(data: bytes, at: int, offset: int = 5) -> bytes:
+    """An MP4 of H.264 in which 8 bytes of the picture in sample ``at`` are overwritten, ``offset`` into its slice."""
+    begin, size = packet_places(data)[at]
+    place = begin
+    while place < begin + size:
+        if data[place + 4] & 31 in (1, 5):
+            return data[: place + offset] + b"\xa5" * 8 + data[place + offset + 8 :]
+        place += 4 + int.from_bytes(data[place : place + 4], "big")
+    raise ValueError(f"sample {at} has no slice")
 
 
 def _add_sound(container: Any, audio: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from earlytom.errors import VideoError
 from earlytom.video import Sampling, read_video
 
-from .clips import numbers_of, with_matrix
+from .clips import make_clip, numbers_of, with_matrix, without_order
 from .conftest import Factory
 
 
@@ -72,6 +72,27 @@ def test_transport_streams_are_read_right_or_refused(clip: Factory) -> None:
             assert str(error).endswith("use decoder='pyav'")  # noqa: PT017
         else:
             assert numbers_of(video.frames) == list(video.indices)
+
+
+@pytest.mark.usefixtures("torchcodec")
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_decoding_times_for_presentation_times_are_refused_or_read_right(tmp_path: Path, codec: str) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {"g": "20", "bf": "2"}
+    path = without_order(make_clip(tmp_path / "a.mp4", codec=codec, options=options), tmp_path / "b.mp4")
+    for frames in (1, 3, 8, None):
+        try:
+            video = read_video(path, Sampling(frames=frames), decoder="torchcodec")
+        except VideoError as error:
+            assert str(error).endswith("use decoder='pyav'")  # noqa: PT017
+        else:
+            assert numbers_of(video.frames) == list(video.indices)
+
+
+@pytest.mark.usefixtures("torchcodec")
+def test_streams_that_do_not_reorder_are_read(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", codec="mpeg2video", options={"g": "10", "bf": "0"})
+    video = read_video(path, Sampling(frames=5), decoder="torchcodec")
+    assert numbers_of(video.frames) == list(video.indices)
 
 
 @pytest.mark.parametrize("fault", ["time", "count"])

@@ -372,4 +372,5 @@ def _describe_source(video: Video) -> dict[str, object]:
         "source_frames": video.source_frames,
         "source_fps": video.source_fps,
         "frame_timestamps": list(video.timestamps),
+        "damaged_frames": [list(run) for run in video.damaged],
     } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})

@@ -58,7 +58,7 @@ def open_stream(source: Encoded, threads: int, *, strict: bool = False) -> Itera
     Args:
         source: encoded video.
         threads: decoder threads, 0 for as many as there are cores.
-        strict: notice every damaged frame, at the price of speed.
+        strict: tell exactly which frames are damaged, at the price of speed.
 
     Yields:
         Container and stream, at the start.

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import av
-import numpy as np
-import numpy.typing as npt
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 
 from earlytom.errors import VideoError
-from earlytom.video._colour import to_rgb
 from earlytom.video._integrity import missing_bytes
 from earlytom.video._opening import open_stream, packets, plain
-from earlytom.video._orientation import upright
+from earlytom.video._picking import Clock, Picker
 from earlytom.video._source import Encoded
-from earlytom.video._table import Stretch, Table, scan, stretches
-from earlytom.video.limits import Limits
+from earlytom.video._table import NO_TIME, Stretch, Table, scan, stretches
+from earlytom.video._whole import Whole, decode_from_start, number_frames, settled
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
 
@@ -28,76 +23,15 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-    from typing_extensions import Buffer
 
-__all__ = ["Clock", "clock", "examine_stream", "read_pyav"]
+__all__ = ["UnusableError", "clock", "decode_stretch", "examine_stream", "read_pyav"]
 
 # What libav itself assumes for raw streams, which carry no times.
 _RAW_FPS = 25.0
 
 
-class _UnusableError(Exception):
+class UnusableError(Exception):
     """Seeking did not give the frames the table promises; the cause, if any, is chained."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clock:
-    """Frame times of a stream.
-
-    Attributes:
-        start: stream time of the first frame in seconds.
-        timestamps: time of every frame in seconds since the first.
-        fps: average frames per second, None when unknown.
-        duration: seconds, None when unknown.
-    """
-
-    start: float
-    timestamps: tuple[float, ...]
-    fps: float | None
-    duration: float | None
-
-
-@dataclass(kw_only=True, eq=False)
-class _Picker:
-    """Collects converted frames into one array and counts what was decoded."""
-
-    name: str
-    limits: Limits
-    indices: list[int]
-    frames: npt.NDArray[np.uint8] | None = None
-    reformatter: VideoReformatter = field(default_factory=VideoReformatter)
-    filled: set[int] = field(default_factory=set)
-    decoded: int = 0
-    scaled_from: tuple[int, int] | None = None
-
-    def put(self, index: int, frame: VideoFrame) -> None:
-        stored = (frame.width, frame.height)
-        kept = self.limits.kept_size(*stored)
-        self.limits.check_picture(self.name, *stored)
-        self.limits.check_clip(self.name, *kept, len(self.indices))
-        self.scaled_from = stored if kept != stored else None
-        picture = upright(to_rgb(frame, self.reformatter, kept), _display_matrix(frame, self.name))
-        if self.frames is None:
-            self.frames = np.empty((len(self.indices), *picture.shape), dtype=np.uint8)
-        if picture.shape != self.frames.shape[1:]:
-            raise VideoError(
-                f"{self.name}: the picture size changes from {self.frames.shape[2]}x{self.frames.shape[1]} to "
-                f"{picture.shape[1]}x{picture.shape[0]} at frame {index}"
-            )
-        slot = self.indices.index(index)
-        self.frames[slot] = picture
-        self.filled.add(slot)
-
-
-def _display_matrix(frame: VideoFrame, name: str) -> npt.NDArray[np.int32] | None:
-    try:
-        side = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError as error:
-        # PyAV 18 has no word for some of what FFmpeg 8 attaches to pictures (EXIF), and then tells nothing at all.
-        if frame.rotation:
-            raise VideoError(f"{name}: is turned, and PyAV cannot tell how: {plain(error)}") from error
-        return None
-    return None if side is None else np.frombuffer(bytes(cast("Buffer", side)), dtype=np.int32)
 
 
 def examine_stream(source: Encoded, container: InputContainer, stream: VideoStream) -> Table:
@@ -119,9 +53,11 @@ def examine_stream(source: Encoded, container: InputContainer, stream: VideoStre
     declared = stream.frames
     # Complete video in a file cut off behind it (trailing audio, say) is no reason to refuse.
     if missing and (table.corrupt or table.packets < declared or not declared):
-        whole = table.packets - table.corrupt
+        whole = table.packets - len(table.corrupt)
         of = f" of {declared}" if declared else ""
         raise VideoError(f"{source.name}: truncated: {missing} bytes are missing, {whole}{of} frames are there")
+    if table.absent:
+        raise VideoError(f"{source.name}: corrupt: {table.packets} of {declared} frames are there")
     if table.error is not None:
         raise VideoError(
             f"{source.name}: corrupt: reading stops after {table.packets} frames: {plain(table.error)}"
@@ -138,7 +74,7 @@ def clock(table: Table, stream: VideoStream) -> Clock:
     """Compute the times of all frames of a table without ``problem``, from pts."""
     unit = float(stream.time_base or 0)
     first = table.pts[table.order[0]]
-    times = tuple((table.pts[position] - first) * unit for position in table.order)
+    times = [(table.pts[position] - first) * unit for position in table.order]
     fps = _rate(stream)
     duration = (table.end - first) * unit
     if duration <= times[-1]:
@@ -158,11 +94,10 @@ def _seek(
 ) -> Iterator[tuple[int, av.Packet]]:
     """Packets from ``position`` (decode order) on, with their positions."""
     where = table.where
-    keys = [at for at in range(position + 1) if table.key[at]][::-1][:3] or [0]
-    for key in keys:
+    for key in table.keys_before(position, 3) or [0]:
         # Some demuxers seek by decode time, some by presentation time; the smaller one never lands too late for long.
         dts = table.dts[key]
-        container.seek(table.pts[key] if dts is None else min(dts, table.pts[key]), stream=stream, backward=True)
+        container.seek(table.pts[key] if dts == NO_TIME else min(dts, table.pts[key]), stream=stream, backward=True)
         following = packets(container, stream)
         for packet in following:
             if packet.size == 0:
@@ -175,28 +110,49 @@ def _seek(
                 for later in following:
                     if later.size:
                         if later.pts is None or later.pts not in where:
-                            raise _UnusableError
+                            raise UnusableError
                         yield where[later.pts], later
                 return
-    raise _UnusableError
+    raise UnusableError
 
 
-def _decode_stretch(
-    container: InputContainer, stream: VideoStream, table: Table, stretch: Stretch, picker: _Picker
+def decode_stretch(
+    container: InputContainer, stream: VideoStream, table: Table, stretch: Stretch, picker: Picker
 ) -> None:
+    """Decode some packets and pick the frames wanted of them.
+
+    Args:
+        container: open container, anywhere.
+        stream: video stream of it.
+        table: its table, without ``problem``.
+        stretch: what to decode.
+        picker: takes the frames.
+
+    Raises:
+        UnusableError: seeking or the frames decoded contradict the table, or a frame is damaged.
+    """
+    if bisect_left(table.corrupt, stretch.start) < bisect_right(table.corrupt, stretch.stop):
+        raise UnusableError
     wanted = {table.pts[table.order[index]]: index for index in stretch.targets}
     positions = {table.order[index] for index in stretch.targets}
     starting = table.pts[stretch.start]
     leading = min(wanted) >= starting
     context = stream.codec_context
-    # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not.
-    can_skip = context.name == "h264"
+    # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not. Where
+    # the times are in doubt, every frame is a witness.
+    can_skip = context.name == "h264" and not stretch.doubtful
+    fed = given = 0
+    latest = NO_TIME
 
     def take(frames: list[VideoFrame]) -> None:
+        nonlocal given, latest
         for frame in frames:
             picker.decoded += 1
-            if frame.is_corrupt:
-                raise _UnusableError
+            given += 1
+            # Decoders put frames out in presentation order.
+            if frame.is_corrupt or frame.pts is None or frame.pts <= latest:
+                raise UnusableError
+            latest = frame.pts
             if frame.pts in wanted:
                 picker.put(wanted.pop(frame.pts), frame)
 
@@ -206,130 +162,117 @@ def _decode_stretch(
             if not (leading and table.pts[at] < starting):
                 if can_skip:
                     context.skip_frame = "DEFAULT" if at in positions else "NONREF"
+                fed += table.shown[at]
                 take(context.decode(packet))
             if at >= stretch.stop:
                 break
+        take(settled(context, packet))
         take(context.decode(None))
     except FFmpegError as error:
-        raise _UnusableError from error
-    if wanted:
-        raise _UnusableError
+        raise UnusableError from error
+    # A codec found to reorder only now would not have raised doubts before.
+    if wanted or (given != fed and not can_skip) or bool(context.has_b_frames) != table.reorders:
+        raise UnusableError
 
 
-def _all_frames(
-    container: InputContainer, stream: VideoStream, has_keys: bool, damage: list[FFmpegError | None]
-) -> Iterator[VideoFrame]:
-    """Decode from the start; what fails after the first good frame is added to ``damage``."""
-    seen = started = False
-    for packet in packets(container, stream):
-        # A recording may start between keyframes; what comes before the first cannot be decoded and is not counted.
-        started = started or packet.is_keyframe or not has_keys
-        if not started:
-            continue
-        try:
-            frames = stream.codec_context.decode(packet)
-        except FFmpegError as error:
-            if seen:
-                damage.append(error)
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                if seen:
-                    damage.append(None)
-                continue
-            seen = True
-            yield frame
-
-
-def _read_by_decoding(source: Encoded, table: Table, sampling: Sampling, threads: int, decoded: int) -> Video:
+def _read_by_decoding(
+    source: Encoded, table: Table, sampling: Sampling, threads: int, decoded: int, tolerance: float
+) -> Video:
     """Count by decoding everything, then decode again up to the last frame wanted (memory stays small)."""
-    has_keys = any(table.key)
-    damage: list[FFmpegError | None] = []
-    # Without a problem in the table, it is damage that brought us here.
-    strict = table.problem is None
-    with open_stream(source, threads, strict=strict) as (container, stream):
-        pts = [frame.pts for frame in _all_frames(container, stream, has_keys, damage)]
-        unit = float(stream.time_base or 0)
-        fps = _rate(stream)
-        timed = container.format.name != "avi"
-    total = len(pts)
-    decoded += total
-    if damage or not total:
-        cause = next((error for error in damage if error is not None), None)
-        count = max(table.packets, total + len(damage))
-        detail = f" ({plain(cause)})" if cause else ""
-        if not count:
-            raise VideoError(f"{source.name}: the video stream holds no frames")
-        raise VideoError(
-            f"{source.name}: corrupt or truncated: {total} of {count} frames can be decoded{detail}"
-        ) from cause
-    known = [p for p in pts if p is not None]
-    if timed and len(known) == total and all(a < b for a, b in pairwise(known)):
-        times = tuple((p - known[0]) * unit for p in known)
-    else:
-        times = tuple(i / (fps or _RAW_FPS) for i in range(total))
-    indices = sampling.indices(total, fps, timestamps=times)
-    picker = _Picker(name=source.name, limits=source.limits, indices=indices, decoded=decoded)
+    whole, times, strict = _numbered(source, table, threads)
+    _check_damage(source, whole, table, tolerance)
+    indices = sampling.indices(len(whole.order), times.fps, timestamps=times.timestamps)
+    picker = Picker(
+        name=source.name,
+        limits=source.limits,
+        indices=whole.nearest_whole(indices) if whole.damaged else indices,
+        decoded=decoded + len(whole.given),
+    )
     wanted = set(picker.indices)
     with open_stream(source, threads, strict=strict) as (container, stream):
-        for index, frame in enumerate(_all_frames(container, stream, has_keys, damage)):
+        frames = decode_from_start(container, stream, table)
+        for number, place, (at, frame) in zip(whole.numbers, whole.given, frames, strict=False):
             picker.decoded += 1
-            if index in wanted:
-                picker.put(index, frame)
-            if index == picker.indices[-1]:
+            if at != place:
+                raise VideoError(f"{source.name}: corrupt: decoding it twice gives different frames")
+            if number in wanted:
+                picker.put(number, frame)
+            if len(picker.filled) == len(wanted):
                 break
-    duration = times[-1] + _last_frame(times, fps or _RAW_FPS)
-    return _video(source, picker, Clock(start=0.0, timestamps=times, fps=fps, duration=duration))
+    return picker.video(times, whole.ranges)
 
 
-def _video(source: Encoded, picker: _Picker, times: Clock) -> Video:
-    if picker.frames is None or len(picker.filled) != len(picker.indices):
-        raise VideoError(
-            f"{source.name}: {len(picker.filled)} of {len(picker.indices)} frames asked for can be decoded"
-        )
-    return Video(
-        frames=picker.frames,
-        indices=tuple(picker.indices),
-        timestamps=tuple(times.timestamps[i] for i in picker.indices),
-        source_frames=len(times.timestamps),
-        source_fps=times.fps,
-        duration=times.duration,
-        decoder="pyav",
-        source=source.name,
-        decoded=picker.decoded,
-        scaled_from=picker.scaled_from,
-    )
+def _numbered(source: Encoded, table: Table, threads: int) -> tuple[Whole, Clock, bool]:
+    """The frames, their times, and whether it took strict decoding to find them."""
+    # Without a problem in the table, it may be damage that brought us here. Threads report errors late.
+    strict = table.problem is None
+    while True:
+        with open_stream(source, threads, strict=strict) as (container, stream):
+            whole = number_frames(container, stream, table)
+            if strict or not (whole.damaged or whole.cause):
+                return whole, _clock_of(whole, table, stream), strict
+        strict = True
 
 
-def read_pyav(source: Encoded, sampling: Sampling, threads: int) -> Video:
+def _check_damage(source: Encoded, whole: Whole, table: Table, tolerance: float) -> None:
+    total = len(whole.order) if whole.given else max(len(whole.order), table.packets)
+    if not total:
+        raise VideoError(f"{source.name}: the video stream holds no frames")
+    good = len(whole.order) - len(whole.damaged)
+    if good and len(whole.damaged) <= tolerance * total:
+        return
+    detail = f" ({plain(whole.cause)})" if whole.cause else ""
+    share = f"; damage_tolerance is {tolerance:g}" if tolerance else ""
+    raise VideoError(
+        f"{source.name}: corrupt or truncated: {good if whole.given else 0} of {total} frames can be decoded"
+        f"{detail}{share}"
+    ) from whole.cause
+
+
+def _clock_of(whole: Whole, table: Table, stream: VideoStream) -> Clock:
+    """Times of frames that were numbered by decoding: their packets', where those can be; else by frame rate."""
+    fps = _rate(stream)
+    if whole.timed or table.problem is None:
+        unit = float(stream.time_base or 0)
+        # Times of decoding are those of presentation in another order, each as often as the other.
+        pts = sorted(table.pts[at] for at in whole.order)
+        times = [(time - pts[0]) * unit for time in pts]
+    else:
+        times = [number / (fps or _RAW_FPS) for number in range(len(whole.order))]
+    duration = times[-1] + _last_frame(times, fps or _RAW_FPS) if times else None
+    return Clock(start=0.0, timestamps=times, fps=fps, duration=duration)
+
+
+def read_pyav(source: Encoded, sampling: Sampling, threads: int, tolerance: float = 0.0) -> Video:
     """Read frames with PyAV.
 
     Args:
         source: encoded video.
         sampling: which frames.
         threads: decoder threads, 0 for as many as there are cores.
+        tolerance: share of the frames that may be damaged, 0 to 1.
 
     Returns:
         The frames.
 
     Raises:
-        VideoError: no video in it, truncated, or a frame that is needed cannot be decoded cleanly.
+        VideoError: no video in it, truncated, or more frames than allowed cannot be decoded cleanly.
     """
     decoded = 0
     with open_stream(source, threads) as (container, stream):
         table = examine_stream(source, container, stream)
         if table.problem is None and table.order:
             times = clock(table, stream)
-            picker = _Picker(
+            picker = Picker(
                 name=source.name,
                 limits=source.limits,
                 indices=sampling.indices(len(table.order), times.fps, timestamps=times.timestamps),
             )
             try:
                 for stretch in stretches(table, picker.indices):
-                    _decode_stretch(container, stream, table, stretch, picker)
-                return _video(source, picker, times)
-            except (_UnusableError, FFmpegError):
+                    decode_stretch(container, stream, table, stretch, picker)
+                return picker.video(times)
+            except (UnusableError, FFmpegError):
                 # Seeking is only a shortcut: plain decoding has the last word on what the file holds.
                 decoded = picker.decoded
-    return _read_by_decoding(source, table, sampling, threads, decoded)
+    return _read_by_decoding(source, table, sampling, threads, decoded, tolerance)

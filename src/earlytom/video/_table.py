@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["Stretch", "Table", "scan", "stretches"]
+__all__ = ["NO_TIME", "Stretch", "Table", "scan", "stretches"]
 
 # A seek flushes the decoder and starts at a keyframe, the dearest frame to decode: not worth it for a few packets.
 _MIN_SKIP = 8
+
+# Where packet times may be times of decoding, so many packets more are decoded than the frame wanted: pictures shown
+# before one that is stored before them follow it closely (B-frames their reference, a second field the first).
+_LOOKAHEAD = 4
+
+# A frame is shown before its keyframe or the one before that; a table in which many are is no reason to look far.
+_CANDIDATES = 8
+
+# Bytes; "as before" takes 7 or 8 in MPEG-4.
+_TINY = 16
+
+# Broadcasts and raw streams are cut anywhere.
+_STARTS_ANYWHERE = frozenset({"mpegts", "mpeg", "flv", "asf", "h264", "hevc", "mpegvideo", "m4v", "vc1"})
+
+# Stands for an unknown time.
+NO_TIME = -(1 << 63)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +42,62 @@ class Table:
     """What the packets of a video stream say.
 
     Attributes:
-        pts: presentation time of every packet in stream time units, decode order.
-        dts: decode time likewise, None where unknown.
+        pts: presentation time of every packet in stream time units, decode order; ``NO_TIME`` where unknown.
+        dts: decode time likewise.
         key: whether decoding can start at the packet.
+        shown: whether the packet makes a frame that is shown.
+        doubtful: bool array, whether the pts of the packet may be a time of decoding: the codec reorders frames, but
+            no packet from its keyframe to the next is shown before an earlier one.
         order: positions (in decode order) of the packets that are shown, in presentation order: entry ``i`` belongs
             to frame ``i`` of the video.
         end: pts at which the last frame ends.
+        reorders: whether the codec was found to reorder frames.
         problem: why the table cannot be trusted to number frames, None when it can.
-        packets: number of packets with a picture, also when ``problem`` is set.
-        corrupt: number of packets cut short or marked corrupt by the demuxer.
+        corrupt: positions of packets cut short or marked corrupt by the demuxer.
+        tiny: positions of packets too short for a picture: some codecs say so that the last one stays (MPEG-4).
+        absent: number of frames that the container declares, but does not have.
+        starts_anywhere: whether such recordings may begin between keyframes.
         error: error that ended the reading of packets early.
     """
 
-    pts: tuple[int, ...]
-    dts: tuple[int | None, ...]
-    key: tuple[bool, ...]
-    order: tuple[int, ...]
+    pts: list[int]
+    dts: list[int]
+    key: list[bool]
+    shown: list[bool]
+    doubtful: npt.NDArray[np.bool_]
+    order: list[int]
     end: int
+    reorders: bool
     problem: str | None
-    packets: int
-    corrupt: int
+    corrupt: list[int]
+    tiny: list[int]
+    absent: int
+    starts_anywhere: bool
     error: Exception | None
+
+    @property
+    def packets(self) -> int:
+        """Number of packets with a picture, also when ``problem`` is set."""
+        return len(self.pts)
 
     @cached_property
     def where(self) -> dict[int, int]:
         """Position in decode order by pts."""
         return {pts: at for at, pts in enumerate(self.pts)}
+
+    @cached_property
+    def _keys(self) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(self.key)
+
+    def keys_before(self, position: int, count: int) -> list[int]:
+        """The last ``count`` keyframes up to and with ``position``, the last first."""
+        end = int(np.searchsorted(self._keys, position, side="right"))
+        return [int(at) for at in self._keys[max(0, end - count) : end][::-1]]
+
+    def next_key(self, position: int) -> int:
+        """The first keyframe behind ``position``, or the number of packets where none follows."""
+        following = int(np.searchsorted(self._keys, position, side="right"))
+        return int(self._keys[following]) if following < len(self._keys) else self.packets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +107,48 @@ class Stretch:
     Attributes:
         start: position of the first packet (decode order), a keyframe wherever there is one.
         stop: position of the last packet needed.
+        doubtful: whether the times of its packets may be times of decoding.
         targets: frame numbers wanted from it, ascending.
     """
 
     start: int
     stop: int
-    targets: tuple[int, ...]
+    doubtful: bool
+    targets: Sequence[int]
 
 
-def _is_hidden(packet: Packet, codec: str) -> bool:
+@dataclass(kw_only=True, eq=False)
+class _Packets:
+    """Columns of a table while packets are read."""
+
+    pts: list[int] = field(default_factory=list)
+    dts: list[int] = field(default_factory=list)
+    key: list[bool] = field(default_factory=list)
+    shown: list[bool] = field(default_factory=list)
+    corrupt: list[int] = field(default_factory=list)
+    tiny: list[int] = field(default_factory=list)
+    empty: int = 0
+    end: int | None = None
+
+    def add(self, packet: Packet, hidden: bool) -> None:
+        pts, dts = packet.pts, packet.dts
+        shown = not (hidden or packet.is_discard)
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.pts))
+        if packet.size < _TINY:
+            self.tiny.append(len(self.pts))
+        if shown and pts is not None:
+            end = pts + (packet.duration or 0)
+            self.end = end if self.end is None else max(self.end, end)
+        self.pts.append(NO_TIME if pts is None else pts)
+        self.dts.append(NO_TIME if dts is None else dts)
+        self.key.append(packet.is_keyframe)
+        self.shown.append(shown)
+
+
+def _is_hidden(packet: Packet) -> bool:
     """Whether a packet updates references only: VP8 stores such frames as packets of their own (show_frame bit)."""
-    return codec == "vp8" and not bytes(packet)[0] & 0x10
+    return not bytes(packet)[0] & 0x10
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Table:
@@ -85,51 +163,81 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     """
     from av.error import FFmpegError
 
-    from earlytom.video._opening import packets as read_packets
+    from earlytom.video._opening import packets
 
-    codec = stream.codec_context.name
-    pts: list[int] = []
-    dts: list[int | None] = []
-    key: list[bool] = []
-    shown: list[int] = []
-    ends: list[int] = []
-    packets = corrupt = 0
-    problem: str | None = None
+    may_hide = stream.codec_context.name == "vp8"
+    found = _Packets()
     error: Exception | None = None
-    if container.format.name == "avi" and stream.codec_context.has_b_frames:
-        problem = "AVI stores no presentation times, and this codec reorders frames"
     try:
-        for packet in read_packets(container, stream):
-            if packet.size == 0:
-                continue
-            packets += 1
-            corrupt += packet.is_corrupt
-            if packet.pts is None:
-                problem = problem or "packets without presentation time"
-                continue
-            if not packet.is_discard and not _is_hidden(packet, codec):
-                shown.append(len(pts))
-                ends.append(packet.pts + (packet.duration or 0))
-            pts.append(packet.pts)
-            dts.append(packet.dts)
-            key.append(packet.is_keyframe)
+        for packet in packets(container, stream):
+            if packet.size:
+                found.add(packet, may_hide and _is_hidden(packet))
+            elif packet.dts is not None:
+                found.empty += 1
     except FFmpegError as caught:
         error = caught
-    if len(set(pts)) != len(pts):
-        problem = problem or "packets that share a presentation time"
-    if any(key) and min(shown, default=0) < key.index(True):
-        problem = problem or "frames before the first keyframe"
+    reorders = bool(stream.codec_context.has_b_frames)
+    name = container.format.name
+    pts, shown = np.asarray(found.pts, dtype=np.int64), np.flatnonzero(found.shown)
     return Table(
-        pts=tuple(pts),
-        dts=tuple(dts),
-        key=tuple(key),
-        order=tuple(sorted(shown, key=pts.__getitem__)),
-        end=max(ends, default=0),
-        problem=problem,
-        packets=packets,
-        corrupt=corrupt,
+        pts=found.pts,
+        dts=found.dts,
+        key=found.key,
+        shown=found.shown,
+        doubtful=_doubtful(pts, found.key) if reorders else np.zeros(len(pts), dtype=np.bool_),
+        order=shown[np.argsort(pts[shown], kind="stable")].tolist(),
+        end=found.end or 0,
+        reorders=reorders,
+        problem=_problem(found, reorders and name == "avi"),
+        corrupt=found.corrupt,
+        tiny=found.tiny,
+        # An edit list may leave frames out, but then reading them does not fail.
+        absent=max(0, stream.frames - len(found.pts) - found.empty) if name == "avi" or found.corrupt else 0,
+        starts_anywhere=name in _STARTS_ANYWHERE,
         error=error,
     )
+
+
+def _problem(found: _Packets, untimed: bool) -> str | None:
+    """Why packets cannot number frames."""
+    if untimed:
+        return "AVI stores no presentation times, and this codec reorders frames"
+    if NO_TIME in found.pts:
+        return "packets without presentation time"
+    if len(set(found.pts)) != len(found.pts):
+        return "packets that share a presentation time"
+    if True in found.key and True in found.shown and found.shown.index(True) < found.key.index(True):
+        return "frames before the first keyframe"
+    if _goes_back(found.pts) and _goes_back([time for time in found.dts if time != NO_TIME]):
+        # Recordings joined without a new clock: sorting would shuffle their frames.
+        return "the clock jumps back"
+    return None
+
+
+def _goes_back(times: Sequence[int]) -> bool:
+    return bool(np.any(np.diff(np.asarray(times, dtype=np.int64)) < 0))
+
+
+def _doubtful(pts: npt.NDArray[np.int64], key: Sequence[bool]) -> npt.NDArray[np.bool_]:
+    """Packets of groups (a keyframe to the next) in which presentation times only ascend, though frames reorder."""
+    count = len(pts)
+    if not count:
+        return np.zeros(0, dtype=np.bool_)
+    starts = np.unique(np.append(0, np.flatnonzero(key)))
+    goes_back = np.append(False, pts[1:] < pts[:-1])
+    goes_back[starts] = False
+    lengths = np.diff(np.append(starts, count))
+    # A group of one packet has nothing that could be shown before it.
+    return np.repeat((np.add.reduceat(goes_back, starts, dtype=np.intp) == 0) & (lengths > 1), lengths)
+
+
+def _start(table: Table, position: int) -> int:
+    """The keyframe from which the packet at ``position`` can be decoded."""
+    for candidate in table.keys_before(position, _CANDIDATES):
+        # A frame shown before its keyframe (open GOP) refers to frames before that keyframe.
+        if table.pts[candidate] <= table.pts[position]:
+            return candidate
+    return 0
 
 
 def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
@@ -142,21 +250,22 @@ def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
     Returns:
         Stretches in order. Two are joined where going on costs no more than seeking.
     """
-    keys = np.flatnonzero(table.key)
     found: list[Stretch] = []
+    # Of the stretch under way; its targets are collected apart, as copying them for each one more takes ages.
+    start = stop = 0
+    doubtful = False
+    targets: list[int] = []
     for index in indices:
         position = table.order[index]
-        start = 0
-        for candidate in keys[: np.searchsorted(keys, position, side="right")][::-1]:
-            # A frame shown before its keyframe (open GOP) refers to frames before that keyframe.
-            if table.pts[candidate] <= table.pts[position]:
-                start = int(candidate)
-                break
-        last = found[-1] if found else None
-        if last is not None and start - last.stop <= _MIN_SKIP:
-            found[-1] = Stretch(
-                start=min(last.start, start), stop=max(last.stop, position), targets=(*last.targets, index)
-            )
+        first, doubt = _start(table, position), bool(table.doubtful[position])
+        last = min(position + _LOOKAHEAD, table.packets - 1) if doubt else position
+        if targets and first - stop <= _MIN_SKIP:
+            start, stop, doubtful = min(start, first), max(stop, last), doubtful or doubt
         else:
-            found.append(Stretch(start=start, stop=position, targets=(index,)))
+            if targets:
+                found.append(Stretch(start=start, stop=stop, doubtful=doubtful, targets=targets))
+            start, stop, doubtful, targets = first, last, doubt, []
+        targets.append(index)
+    if targets:
+        found.append(Stretch(start=start, stop=stop, doubtful=doubtful, targets=targets))
     return found

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+from av.error import FFmpegError
 
 from earlytom.errors import VideoError
 from earlytom.video._opening import open_stream, plain
-from earlytom.video._pyav import clock, examine_stream
+from earlytom.video._picking import Picker
+from earlytom.video._pyav import UnusableError, clock, decode_stretch, examine_stream
 from earlytom.video._source import Encoded
+from earlytom.video._table import Table, stretches
 from earlytom.video.sampling import Sampling
 from earlytom.video.types import Video
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 __all__ = ["read_torchcodec"]
 
@@ -58,10 +67,10 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         if not table.order:
             raise VideoError(f"{source.name}: the video stream holds no frames")
         times, number = clock(table, stream), stream.index
-        width, height = stream.codec_context.width, stream.codec_context.height
-    count = len(table.order)
-    indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
-    source.limits.check_clip(source.name, width, height, len(indices))
+        count = len(table.order)
+        indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
+        source.limits.check_clip(source.name, stream.codec_context.width, stream.codec_context.height, len(indices))
+        _check_times(source, container, stream, table, indices)
     source.file.seek(0)
     try:
         decoder = decoders.VideoDecoder(
@@ -98,3 +107,27 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         source=source.name,
         decoded=None,
     )
+
+
+class _Witness(Picker):
+    """Takes no frames: decoding alone shows whether they agree with the table."""
+
+    def put(self, index: int, frame: VideoFrame) -> None:
+        """Leave a frame. Raises `VideoError` where its size is above the limit."""
+        self.limits.check_picture(self.name, frame.width, frame.height)
+
+
+def _check_times(
+    source: Encoded, container: InputContainer, stream: VideoStream, table: Table, indices: list[int]
+) -> None:
+    """Refuse a file whose packet times are not those of its frames: torchcodec too would take them for it."""
+    witness = _Witness(name=source.name, limits=source.limits, indices=indices)
+    try:
+        for stretch in stretches(table, indices):
+            if stretch.doubtful:
+                decode_stretch(container, stream, table, stretch, witness)
+    except (UnusableError, FFmpegError) as error:
+        raise VideoError(
+            f"{source.name}: torchcodec cannot number its frames: packet times are not those of frames, or frames are "
+            "damaged; use decoder='pyav'"
+        ) from error

@@ -50,6 +50,7 @@ def read_video(
     decoder: Decoder = "pyav",
     threads: int = 0,
     limits: Limits = _LIMITS,
+    damage_tolerance: float = 0.0,
 ) -> Video:
     """Read frames of a video.
 
@@ -69,6 +70,10 @@ def read_video(
             the one used is in the result. Pictures and animated WebP need none.
         threads: decoder threads, 0 for the decoder's own choice.
         limits: how large pictures and clips may be.
+        damage_tolerance: share of the source's frames, 0 to 1, that may be damaged: for long recordings with a few bad
+            frames. A damaged frame spoils those that may refer to it, up to the next keyframe; for each that was picked
+            the nearest whole one is given, once, and `Video.damaged` says which are damaged. With the default, any
+            damage met is an error, as it always is in pictures and animated WebP. Only with ``decoder="pyav"``.
 
     Returns:
         The frames, RGB and upright, with their numbers and times in the source.
@@ -82,6 +87,7 @@ def read_video(
         raise VideoError(f"decoder is {shown(decoder)}; allowed: 'pyav', 'torchcodec'")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
         raise VideoError(f"threads is {shown(threads)}; allowed: an integer of at least 0 (0: automatic)")
+    _check_tolerance(damage_tolerance, decoder)
     if not isinstance(sampling, Sampling):
         raise VideoError(f"sampling is a {type(sampling).__name__}; allowed: Sampling(...)")
     if not isinstance(limits, Limits):
@@ -92,12 +98,21 @@ def read_video(
     if isinstance(located, str) and (pictures := frame_files(located)):
         return replace(read_frames(pictures, sampling, limits), source=located)
     with open_source(located, limits) as encoded:
-        video = _decode(encoded, sampling, decoder, threads)
+        video = _decode(encoded, sampling, decoder, threads, damage_tolerance)
     # In messages, long paths are cut short.
     return replace(video, source=located) if isinstance(located, str) else video
 
 
-def _decode(source: Encoded, sampling: Sampling, decoder: Decoder, threads: int) -> Video:
+def _check_tolerance(value: object, decoder: Decoder) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise VideoError(f"damage_tolerance is a {type(value).__name__}; allowed: a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise VideoError(f"damage_tolerance is {shown(value):.40}; allowed: a number from 0 to 1")
+    if value and decoder != "pyav":
+        raise VideoError(f"damage_tolerance is {shown(value):.40}; allowed with decoder={decoder!r}: 0")
+
+
+def _decode(source: Encoded, sampling: Sampling, decoder: Decoder, threads: int, tolerance: float) -> Video:
     if is_animated_webp(source):
         return read_animated_webp(source, sampling)
     if decoder == "torchcodec":
@@ -106,4 +121,4 @@ def _decode(source: Encoded, sampling: Sampling, decoder: Decoder, threads: int)
         return read_torchcodec(source, sampling, threads)
     from earlytom.video._pyav import read_pyav
 
-    return read_pyav(source, sampling, threads)
+    return read_pyav(source, sampling, threads, tolerance)

@@ -29,6 +29,9 @@ class Video:
             ``"<tensor>"`` or ``"<images>"``.
         decoded: number of frames the decoder put out to get these ``T``; None when the decoder does not tell.
         scaled_from: width and height stored in the source, where `Limits.shrink_to` made the frames smaller; else None.
+        damaged: frames of the source that are lost or damaged, as (first, last) numbers of each run of them; none of
+            the ``T`` is among them. Empty unless ``read_video(damage_tolerance=...)`` allowed some, and where none was
+            met: frames that were not needed are not looked at.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -41,3 +44,4 @@ class Video:
     source: str
     decoded: int | None
     scaled_from: tuple[int, int] | None = None
+    damaged: tuple[tuple[int, int], ...] = ()
