@@ -127,8 +127,12 @@ def _describe_clip(source: Mapping[str, object]) -> str:
     clock = f" at {cast(float, rate):.4g} frames a second" if rate else ""
     scaled = source.get("scaled_from")
     smaller = ", scaled down from {}x{} as decoded".format(*cast("list[int]", scaled)) if scaled else ""
+    tones = f", HDR ({source['hdr']}) without tone mapping" if source["hdr"] else ""
+    width, height = cast("list[int]", source["pixel_aspect"])
+    squeezed = f", pixels of {width}:{height} left as they are" if width != height else ""
+    left = f"{smaller}{tones}{squeezed}"
     return (
-        f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}{smaller}\n"
+        f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}{left}\n"
         f"{len(indices)} frames sampled: {', '.join(map(str, indices))}"
     )
 

@@ -373,4 +373,6 @@ def _describe_source(video: Video) -> dict[str, object]:
         "source_fps": video.source_fps,
         "frame_timestamps": list(video.timestamps),
         "damaged_frames": [list(run) for run in video.damaged],
+        "hdr": video.hdr,
+        "pixel_aspect": list(video.pixel_aspect),
     } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})

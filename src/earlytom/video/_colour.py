@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypedDict
+
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 
-__all__ = ["to_rgb"]
+__all__ = ["Look", "look_of", "to_rgb"]
 
 # Matrices swscale knows, under the numbers H.273 gives them (BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020 twice).
 _KNOWN = frozenset({1, 4, 5, 6, 7, 9, 10})
+
+# Transfer functions of high dynamic range, under their numbers in H.273.
+_HDR: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
+
+
+class Look(TypedDict):
+    """What is left undone to pictures, as fields of a `Video`."""
+
+    hdr: Literal["pq", "hlg"] | None
+    pixel_aspect: tuple[int, int]
+
+
+def look_of(stream: VideoStream) -> Look:
+    """What a stream declares that its frames are not converted from."""
+    aspect = stream.sample_aspect_ratio
+    return {
+        "hdr": _HDR.get(int(stream.codec_context.color_trc or 0)),
+        "pixel_aspect": (aspect.numerator, aspect.denominator) if aspect else (1, 1),
+    }
 
 
 def to_rgb(

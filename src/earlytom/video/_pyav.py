@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
 from av.error import FFmpegError
 
 from earlytom.errors import VideoError
+from earlytom.video._colour import look_of
 from earlytom.video._integrity import missing_bytes
 from earlytom.video._opening import open_stream, packets, plain
 from earlytom.video._picking import Clock, Picker
@@ -261,6 +263,7 @@ def read_pyav(source: Encoded, sampling: Sampling, threads: int, tolerance: floa
     decoded = 0
     with open_stream(source, threads) as (container, stream):
         table = examine_stream(source, container, stream)
+        look = look_of(stream)
         if table.problem is None and table.order:
             times = clock(table, stream)
             picker = Picker(
@@ -271,8 +274,8 @@ def read_pyav(source: Encoded, sampling: Sampling, threads: int, tolerance: floa
             try:
                 for stretch in stretches(table, picker.indices):
                     decode_stretch(container, stream, table, stretch, picker)
-                return picker.video(times)
+                return replace(picker.video(times), **look)
             except (UnusableError, FFmpegError):
                 # Seeking is only a shortcut: plain decoding has the last word on what the file holds.
                 decoded = picker.decoded
-    return _read_by_decoding(source, table, sampling, threads, decoded, tolerance)
+    return replace(_read_by_decoding(source, table, sampling, threads, decoded, tolerance), **look)

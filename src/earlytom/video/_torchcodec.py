@@ -9,6 +9,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from earlytom.errors import VideoError
+from earlytom.video._colour import look_of
 from earlytom.video._opening import open_stream, plain
 from earlytom.video._picking import Picker
 from earlytom.video._pyav import UnusableError, clock, decode_stretch, examine_stream
@@ -66,7 +67,7 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
             raise VideoError(f"{source.name}: torchcodec cannot number its frames: {table.problem}; use decoder='pyav'")
         if not table.order:
             raise VideoError(f"{source.name}: the video stream holds no frames")
-        times, number = clock(table, stream), stream.index
+        times, number, look = clock(table, stream), stream.index, look_of(stream)
         count = len(table.order)
         indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
         source.limits.check_clip(source.name, stream.codec_context.width, stream.codec_context.height, len(indices))
@@ -106,6 +107,7 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         decoder="torchcodec",
         source=source.name,
         decoded=None,
+        **look,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ class Video:
 
     Attributes:
         frames: uint8 ``[T, H, W, 3]``, RGB, C-contiguous, upright (display matrix applied). The pixel aspect ratio is
-            left as stored: an anamorphic video stays squeezed.
+            left as stored: an anamorphic video stays squeezed (``pixel_aspect``). High dynamic range is not tone-mapped
+            (``hdr``).
         indices: ``T`` frame numbers in the source, presentation order, strictly ascending, from 0.
         timestamps: ``T`` presentation times in seconds since the first frame of the source; empty when the source has
             no clock (arrays and images).
@@ -32,6 +34,10 @@ class Video:
         damaged: frames of the source that are lost or damaged, as (first, last) numbers of each run of them; none of
             the ``T`` is among them. Empty unless ``read_video(damage_tolerance=...)`` allowed some, and where none was
             met: frames that were not needed are not looked at.
+        hdr: ``"pq"`` or ``"hlg"`` where the source declares such values, which ``frames`` then hold as they are, flat
+            and dark or pale; else None.
+        pixel_aspect: width to height of a pixel, as declared for the stored picture, before it is turned upright; 1:1
+            where nothing is declared.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -45,3 +51,5 @@ class Video:
     decoded: int | None
     scaled_from: tuple[int, int] | None = None
     damaged: tuple[tuple[int, int], ...] = ()
+    hdr: Literal["pq", "hlg"] | None = None
+    pixel_aspect: tuple[int, int] = (1, 1)
