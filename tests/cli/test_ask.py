@@ -18,7 +18,7 @@ from earlytom.cli.options import DecoderName, build_method, choose_clip
 from earlytom.errors import MethodError
 from earlytom.shipped import shipped_folders
 from earlytom.video import Limits
-from video.clips import make_clip
+from video.clips import make_clip, slice_damaged
 
 QUICK = ("--frames", "8", "--max-new-tokens", "2")
 
@@ -170,6 +170,18 @@ def test_limits_of_pictures_and_clips(clip: Path, shared_model: Any) -> None:
         result = invoke("ask", clip, "What?", option, "10")
         assert (result.exit_code, result.stdout) == (1, "")
         assert text in result.stderr
+
+
+def test_damage_is_let_pass_where_asked_for_and_told(clip: Path, tmp_path: Path, shared_model: Any) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(slice_damaged(clip.read_bytes(), 10))
+    arguments = ("ask", damaged, "What?", "--max-new-tokens", "1")
+    assert "frames can be decoded" in invoke(*arguments, "--frames", "24").stderr
+    result = invoke(*arguments, "--frames", "24", "--damage-tolerance", "0.9", "--json")
+    assert result.exit_code == 0, result.stderr
+    (note,) = [note for note in json.loads(result.stdout)["notes"] if "damaged" in note]
+    assert note.endswith(" of the video's 24 frames are damaged; only whole ones were taken.")
+    assert invoke(*arguments, "--damage-tolerance", "2").exit_code == 2
 
 
 def test_video_from_standard_input(clip: Path, shared_model: Any) -> None:

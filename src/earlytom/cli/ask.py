@@ -39,6 +39,7 @@ def ask(
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
     shrink_to: options.ShrinkOption = None,
+    damage_tolerance: options.DamageOption = 0.0,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
     ] = 64,
@@ -68,7 +69,9 @@ def ask(
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
     limits = (max_pixels, max_bytes, shrink_to)
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, *limits, spacing=spacing)
+    clip = options.choose_clip(
+        video, frames, fps, max_frames, decoder, *limits, spacing=spacing, damage_tolerance=damage_tolerance
+    )
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:

@@ -53,6 +53,7 @@ def inspect(
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
     shrink_to: options.ShrinkOption = None,
+    damage_tolerance: options.DamageOption = 0.0,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what a method does to a VIDEO: merged frames, segments, kept tokens.
@@ -68,7 +69,9 @@ def inspect(
         raise typer.BadParameter(f"must end in .png, got {shortened(picture.name)}", param_hint="'--output'")
     chosen = options.build_method(method, retention, preset, visual_tokens)
     limits = (max_pixels, max_bytes, shrink_to)
-    clip = options.choose_clip(video, frames, fps, max_frames, decoder, *limits, spacing=spacing)
+    clip = options.choose_clip(
+        video, frames, fps, max_frames, decoder, *limits, spacing=spacing, damage_tolerance=damage_tolerance
+    )
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable
 

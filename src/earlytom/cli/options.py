@@ -208,6 +208,19 @@ ShrinkOption = Annotated[
     ),
 ]
 
+DamageOption = Annotated[
+    float,
+    typer.Option(
+        "--damage-tolerance",
+        metavar="SHARE",
+        min=0.0,
+        max=1.0,
+        help="Share of the video's frames that may be damaged; whole ones near them are taken. With 0, any damage met "
+        "is an error.",
+        rich_help_panel=_CLIP,
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
@@ -228,6 +241,7 @@ class Clip:
     decoder: Decoder
     limits: Limits
     spacing: Spacing = "index"
+    damage_tolerance: float = 0.0
 
     def sampling_for(self, frames: int) -> Sampling:
         """Which frames, where the model likes so many."""
@@ -247,6 +261,7 @@ def choose_clip(
     shrink_to: int | None = None,
     *,
     spacing: SpacingName = SpacingName.by_index,
+    damage_tolerance: float = 0.0,
 ) -> Clip:
     """The clip that the options ask for.
 
@@ -267,7 +282,14 @@ def choose_clip(
         sampling = Sampling(frames=frames, spacing=spacing.value)
     given = {"max_pixels": max_pixels, "max_bytes": max_bytes, "shrink_to": shrink_to}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    return Clip(path=path, sampling=sampling, decoder=decoder.value, limits=limits, spacing=spacing.value)
+    return Clip(
+        path=path,
+        sampling=sampling,
+        decoder=decoder.value,
+        limits=limits,
+        spacing=spacing.value,
+        damage_tolerance=damage_tolerance,
+    )
 
 
 def build_method(

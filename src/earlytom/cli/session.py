@@ -52,9 +52,19 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
     qa = load_model(choice)
     with status(f"reading {clip.path.name}"):
         sampling = clip.sampling_for(qa.default_frames)
-        video = read_video(source, sampling, decoder=clip.decoder, limits=clip.limits)
-    remark = shipped_model_note(choice.path, clip.path)
-    return Session(qa=qa, video=video, notes=(remark,) if remark else ())
+        video = read_video(
+            source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
+        )
+    remarks = (shipped_model_note(choice.path, clip.path), _damage_note(video))
+    return Session(qa=qa, video=video, notes=tuple(remark for remark in remarks if remark))
+
+
+def _damage_note(video: Video) -> str | None:
+    """What has to be said when damage was let pass."""
+    if not video.damaged:
+        return None
+    count = sum(last - first + 1 for first, last in video.damaged)
+    return f"{count} of the video's {video.source_frames} frames are damaged; only whole ones were taken."
 
 
 def _source(clip: Clip) -> str | bytes | BinaryIO:
