@@ -128,7 +128,8 @@ class _Packets:
     corrupt: list[int] = field(default_factory=list)
     tiny: list[int] = field(default_factory=list)
     empty: int = 0
-    end: int | None = None
+    latest: int = NO_TIME
+    end: int = 0
 
     def add(self, packet: Packet, hidden: bool) -> None:
         pts, dts = packet.pts, packet.dts
@@ -137,9 +138,10 @@ class _Packets:
             self.corrupt.append(len(self.pts))
         if packet.size < _TINY:
             self.tiny.append(len(self.pts))
-        if shown and pts is not None:
-            end = pts + (packet.duration or 0)
-            self.end = end if self.end is None else max(self.end, end)
+        if shown and pts is not None and pts > self.latest:
+            # Of the last frame alone: MP4 stores the time until the next one is decoded, which goes beyond the end
+            # where a frame that is shown long is followed by one that is shown before it.
+            self.latest, self.end = pts, pts + (packet.duration or 0)
         self.pts.append(NO_TIME if pts is None else pts)
         self.dts.append(NO_TIME if dts is None else dts)
         self.key.append(packet.is_keyframe)
@@ -186,7 +188,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
         shown=found.shown,
         doubtful=_doubtful(pts, found.key) if reorders else np.zeros(len(pts), dtype=np.bool_),
         order=shown[np.argsort(pts[shown], kind="stable")].tolist(),
-        end=found.end or 0,
+        end=found.end,
         reorders=reorders,
         problem=_problem(found, reorders and name == "avi"),
         corrupt=found.corrupt,
