@@ -7,7 +7,7 @@ STAMP := .venv/.ready
 NEWEST := .venv-newest/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup demo test test-newest test-oldest test-gpu lint format types bench
+.PHONY: help setup demo test test-newest test-oldest test-gpu lint format types bench fuzz
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-oldest: $(OLDEST)  ## run the tests with the oldest releases that pyproject
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(STAMP)  ## try damaged videos and folders for 4 minutes; FUZZ="--seconds 60 --seed 1", FUZZ=--help for more
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(STAMP)  ## check style and the order of dependencies
 	$(BIN)/ruff check .
