@@ -50,7 +50,7 @@ class Report:
             "with": _versions(),
             "inputs": sum(entry["inputs"] for entry in counts.values()),
             "kinds": counts,
-            "findings": self.findings[:_FINDINGS_TOLD],
+            "findings": [finding | {"detail": _brief(finding["detail"])} for finding in self.findings[:_FINDINGS_TOLD]],
         }
 
     def __str__(self) -> str:
@@ -103,6 +103,12 @@ def _names(counts: Mapping[str, int], seconds: float | None) -> Iterator[str]:
                     return
                 yield f"{kind}/{number}"
         turn += 1
+
+
+def _brief(detail: str) -> str:
+    """The line that says it: the first about a child, the last of a traceback."""
+    lines = detail.strip().splitlines()
+    return lines[0] if lines[0].startswith(("dies", "hangs")) else lines[-1]
 
 
 def _versions() -> dict[str, str]:

@@ -6,15 +6,17 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from earlytom import EarlyTomError, VideoError
-from fuzz import campaign, child, pool
+from earlytom.video import Sampling, read_video
+from fuzz import campaign, child, pool, videos
 from fuzz.campaign import Report, run
 from fuzz.mutations import mutated
-from fuzz.outcomes import ANSWER, ERROR, OUTCOMES, FindingError, Trial, judged
+from fuzz.outcomes import ANSWER, EQUAL, ERROR, OUTCOMES, FindingError, Trial, judged
 
 # About 15 s on two cores.
 COUNTS = {"video": 500, "source": 250, "method": 1000, "checkpoint": 40}
@@ -29,6 +31,22 @@ def test_nothing_is_found() -> None:
         found[ERROR] and set(found) - {ERROR} <= set(OUTCOMES) and len(found) > 1 for found in report.counts.values()
     )
     assert len(json.dumps(report.as_json())) < 5000
+
+
+def test_plain_decoding_finds_no_damage_in_whole_clips(tmp_path) -> None:
+    videos.make_clips(tmp_path / "clips")
+    for data in videos.clips(tmp_path / "clips"):
+        assert videos.compared(read_video(data, Sampling(frames=3)), data) == EQUAL
+
+
+def test_other_pictures_are_a_finding(tmp_path) -> None:
+    videos.make_clips(tmp_path / "clips")
+    data = (tmp_path / "clips" / "h264.mp4").read_bytes()
+    video = read_video(data, Sampling(frames=3))
+    with pytest.raises(FindingError, match="frames \\[14\\] of 30 are other"):
+        videos.compared(replace(video, frames=video.frames[[0, 0, 2]]), data)
+    with pytest.raises(FindingError, match="31 frames are told, plain decoding gives 30"):
+        videos.compared(replace(video, source_frames=31), data)
 
 
 def test_the_same_seed_gives_the_same_input() -> None:

@@ -98,7 +98,8 @@ def compared(video: Video, data: bytes) -> str:
 def _plain(data: bytes, wanted: set[int]) -> tuple[int, dict[int, Picture]] | None:
     """The number of frames, and the wanted ones; None as soon as something is damaged.
 
-    Damage is an error, a mark of a packet or frame, or an error in libav's log: it then shows what it can.
+    Damage is an error, a mark of a packet or frame, an error in libav's log (which then shows what it can), or a packet
+    without a frame, each of the clips' packets having one.
     """
     av.logging.set_level(av.logging.ERROR)
     try:
@@ -128,17 +129,22 @@ def _decoded(data: bytes, wanted: set[int]) -> tuple[int, dict[int, Picture]] | 
 
 
 def _frames(container: Any) -> Iterator[Any]:
-    """Every frame, None where something is marked as damaged."""
+    """Every frame, None where something is marked as damaged, or dropped: there are fewer frames than packets."""
     stream = container.streams.best("video")
     stream.thread_count = 1
     started = False
+    missing = 0
     for packet in container.demux(stream):
         # What stands before the first keyframe cannot be decoded.
         if packet.is_corrupt or not (started or packet.is_keyframe or not packet.size):
             yield None
         started = True
+        missing += packet.size > 0 and not packet.is_discard
         for frame in packet.decode():
+            missing -= 1
             yield None if frame.is_corrupt else frame
+    if missing > 0:
+        yield None
 
 
 def _rgb(frame: Any) -> Picture:
