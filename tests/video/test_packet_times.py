@@ -114,3 +114,16 @@ def test_streams_without_reordering_are_not_decoded_whole(clip: Factory, monkeyp
 def test_recorded_faults() -> None:
     for name in ("xvid_remuxed.mp4", "joined_overlapping.ts", "ordered_reference.mp4"):
         assert_like_plain_decoding(shared(f"faults/{name}"))
+
+
+@pytest.mark.parametrize("entry", [b"xx", b"01wb"])
+def test_an_index_that_does_not_belong_to_its_packets_is_noticed(tmp_path, entry) -> None:
+    path = make_clip(tmp_path / "clip.avi", count=30, codec="mjpeg", pixels="yuvj420p")
+    raw = bytearray(path.read_bytes())
+    first = raw.find(b"idx1") + 8
+    raw[first : first + len(entry)] = entry
+    path.write_bytes(raw)
+    with av.open(str(path)) as container:
+        plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    video = read_video(path, Sampling(frames=3))
+    assert all(np.array_equal(frame, plain[index]) for frame, index in zip(video.frames, video.indices, strict=True))

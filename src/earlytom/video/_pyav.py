@@ -160,6 +160,9 @@ def decode_stretch(
 
     try:
         for at, packet in _seek(container, stream, table, stretch.start):
+            # Where an index does not belong to its packets (AVI), seeking gives others, under the same times.
+            if packet.size != table.size[at]:
+                raise UnusableError
             # Open GOP: frames shown before the starting keyframe refer to frames that were jumped over.
             if not (leading and table.pts[at] < starting):
                 if can_skip:

@@ -37,7 +37,7 @@ _STARTS_ANYWHERE = frozenset({"mpegts", "mpeg", "flv", "asf", "h264", "hevc", "m
 NO_TIME = -(1 << 63)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
     """What the packets of a video stream say.
 
@@ -62,6 +62,7 @@ class Table:
 
     pts: list[int]
     dts: list[int]
+    size: list[int]
     key: list[bool]
     shown: list[bool]
     doubtful: npt.NDArray[np.bool_]
@@ -123,6 +124,7 @@ class _Packets:
 
     pts: list[int] = field(default_factory=list)
     dts: list[int] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     corrupt: list[int] = field(default_factory=list)
@@ -144,6 +146,7 @@ class _Packets:
             self.latest, self.end = pts, pts + (packet.duration or 0)
         self.pts.append(NO_TIME if pts is None else pts)
         self.dts.append(NO_TIME if dts is None else dts)
+        self.size.append(packet.size)
         self.key.append(packet.is_keyframe)
         self.shown.append(shown)
 
@@ -184,6 +187,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     return Table(
         pts=found.pts,
         dts=found.dts,
+        size=found.size,
         key=found.key,
         shown=found.shown,
         doubtful=_doubtful(pts, found.key) if reorders else np.zeros(len(pts), dtype=np.bool_),
