@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,14 @@ def test_a_slow_down_is_called_one() -> None:
 def test_a_malformed_method_is_told() -> None:
     with pytest.raises(MethodError, match="expected option=value, got 'retention'"):
         build_method("earlytom:retention", 0.2)
+
+
+def test_data_addresses_and_a_file_called_dash(clip: Path, shared_model: Any, tmp_path: Path, monkeypatch) -> None:
+    expected = json.loads(invoke("ask", clip, "What?", "--json", *QUICK).stdout)["text"]
+    address = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_bytes(clip.read_bytes())
+    for video in (address, "./-"):
+        result = invoke("ask", video, "What?", "--json", *QUICK)
+        assert result.exit_code == 0, result.stderr[:300]
+        assert json.loads(result.stdout)["text"] == expected

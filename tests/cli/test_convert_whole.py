@@ -195,3 +195,15 @@ def test_a_long_destination_is_not_repeated(source, tmp_path) -> None:
     done = invoke(source, tmp_path / ("x" * 5000))
     assert done.exit_code == 1
     assert len(done.stderr) < 2000
+
+
+def test_files_of_the_user_s_own_stay_whatever_they_are_called(tmp_path) -> None:
+    destination = tmp_path / "model"
+    (destination / "tokenizer_backup").mkdir(parents=True)
+    kept = ["train_config.json", "adapter_notes.md", "notes.txt", "tokenizer_backup/x"]
+    for name in (*kept, "config.json", "model-00001-of-00002.safetensors"):
+        (destination / name).write_text(name)
+    writing.replace_folder(destination, lambda fresh: (fresh / "config.json").write_text("new"), lambda fresh: None)
+    assert all((destination / name).read_text() == name for name in kept)
+    assert (destination / "config.json").read_text() == "new"
+    assert not (destination / "model-00001-of-00002.safetensors").exists()

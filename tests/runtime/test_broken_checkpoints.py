@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 import earlytom
 from broken_checkpoints import BASES, copy, edit, evil_pickle, kinds, make_bases, put
 from earlytom.models import FAMILIES
+from earlytom.models.checkpoint.weights import _unpickle
+from earlytom.runtime.loading import load_model
 from families.processors import INTERNVL_TOKENS, video_qa
 
 # Reading it all takes a fraction of a second; building what 10 million layers ask for would take half a minute.
@@ -157,3 +160,17 @@ def test_other_files_than_the_needed_ones_do_no_harm(bases, tmp_path) -> None:
     put(folder, "trainer_state.json", "[1,")
     put(folder, "generation_config.json", None)
     assert load(folder).model.config.model_type == "llava_onevision"
+
+
+def test_an_adapter_in_the_folder_is_refused(tmp_path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(earlytom.shipped_model(), folder)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/else", "peft_type": "LORA"}')
+    with pytest.raises(earlytom.ModelError, match=r"adapter_config\.json: adapters are not loaded .* merge_and_unload"):
+        load_model(folder, device="cpu", dtype="float32", attention=None)
+
+
+def test_weights_of_the_old_pickle_format_are_read(tmp_path) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"weight": torch.arange(3.0)}, file, _use_new_zipfile_serialization=False)
+    assert torch.equal(_unpickle(file, file.name)["weight"], torch.arange(3.0))

@@ -379,3 +379,22 @@ def test_animated_webp_from_elsewhere() -> None:
     with Image.open(shared("faults/anim.webp")) as image:
         assert video.source_frames == image.n_frames  # type: ignore[attr-defined]
         assert video.frames.shape[1:3] == image.size[::-1]
+
+
+def test_data_addresses_may_be_wrapped_and_must_be_text(tmp_path) -> None:
+    raw = make_clip(tmp_path / "a.mp4", count=3).read_bytes()
+    video = read_video("data:video/mp4;base64," + base64.encodebytes(raw).decode())
+    assert len(video.frames) == 3
+    with pytest.raises(VideoError) as refused:
+        read_video("data:,\ud800b.mp4")
+    assert str(refused.value).isprintable()
+    with pytest.raises(VideoError) as refused:
+        read_video("a\ud800\x1b[31mb.mp4")
+    assert str(refused.value).isprintable()
+
+
+def test_a_folder_named_like_a_picture_is_none(tmp_path) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"f{number}.png")
+    (tmp_path / "sub.png").mkdir()
+    assert len(read_video(tmp_path).frames) == 2

@@ -47,7 +47,7 @@ class SpacingName(StrEnum):
 _MODEL, _METHOD, _CLIP = "Model", "Method", "Video"
 
 VideoArgument = Annotated[
-    Path,
+    str,  # no Path, which would make one slash of the two in data: URLs, and of ./- standard input
     typer.Argument(
         metavar="VIDEO",
         help="Video file (mp4, mkv, webm ...), folder of frame files, or - for standard input.",
@@ -236,12 +236,17 @@ class ModelChoice:
 class Clip:
     """Which video, and which of its frames. ``sampling=None``: as many as the model likes, spread over ``spacing``."""
 
-    path: Path
+    source: str
     sampling: Sampling | None
     decoder: Decoder
     limits: Limits
     spacing: Spacing = "index"
     damage_tolerance: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The video as a file."""
+        return Path(self.source)
 
     def sampling_for(self, frames: int) -> Sampling:
         """Which frames, where the model likes so many."""
@@ -251,7 +256,7 @@ class Clip:
 
 
 def choose_clip(
-    path: Path,
+    source: str | Path,
     frames: int | None,
     fps: float | None,
     max_frames: int | None,
@@ -283,7 +288,7 @@ def choose_clip(
     given = {"max_pixels": max_pixels, "max_bytes": max_bytes, "shrink_to": shrink_to}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     return Clip(
-        path=path,
+        source=str(source),
         sampling=sampling,
         decoder=decoder.value,
         limits=limits,

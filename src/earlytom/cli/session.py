@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from earlytom.cli.display import on_terminal, status
-from earlytom.errors import ModelError, VideoError, shown
+from earlytom.errors import ModelError, VideoError, shortened, shown
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
     # Loading takes up to minutes, so the most frequent slips are told first.
     source = _source(clip)
     qa = load_model(choice)
-    with status(f"reading {clip.path.name}"):
+    with status(f"reading {shortened(clip.path.name)}"):
         sampling = clip.sampling_for(qa.default_frames)
         video = read_video(
             source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
@@ -71,11 +71,11 @@ def _source(clip: Clip) -> str | bytes | BinaryIO:
     """What VIDEO names: a file that is there, or standard input for ``-``."""
     from earlytom.video.address import resolve, source_name
 
-    if str(clip.path) == "-":
+    if clip.source == "-":
         if sys.stdin.isatty():
             raise VideoError("-: standard input is a terminal; pipe a video into it, or name a file")
         return sys.stdin.buffer
-    source = resolve(str(clip.path), clip.limits.max_bytes)
+    source = resolve(clip.source, clip.limits.max_bytes)
     if isinstance(source, str) and not os.path.exists(source):
         raise VideoError(f"{source_name(source)}: no such file")
     return source

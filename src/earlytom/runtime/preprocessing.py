@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earlytom.errors import EarlyTomError, VideoError, shown_cause
+from earlytom.video.address import source_name
 
 if TYPE_CHECKING:
     from earlytom.video import Video
@@ -46,7 +47,7 @@ def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
         raise
     except Exception as error:  # processors refuse frames by errors of all kinds, and none of them names the file
         raise VideoError(
-            f"{video.source}: the model's processor refuses frames of the shape {video.frames.shape}: "
+            f"{source_name(video.source)}: the model's processor refuses frames of the shape {video.frames.shape}: "
             f"{shown_cause(error)}"
         ) from error
     return made
@@ -80,8 +81,8 @@ def _check_times(video: Video) -> None:
     times = np.asarray(video.timestamps, dtype=np.float64)
     if len(times) != len(video.frames) or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
         raise VideoError(
-            f"{video.source}: its timestamps must be ascending seconds, one for each of its {len(video.frames)} frames "
-            f"(or none at all), got {len(times)}"
+            f"{source_name(video.source)}: its timestamps must be ascending seconds, one for each of its "
+            f"{len(video.frames)} frames (or none at all), got {len(times)}"
         )
 
 

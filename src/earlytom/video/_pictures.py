@@ -65,7 +65,8 @@ def frame_files(folder: str) -> list[Path]:
     Empty for what is no folder, or not to be read.
     """
     try:
-        found = [path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != "."]
+        pictures = [path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != "."]
+        found = [path for path in pictures if not path.is_dir()]
     except (OSError, ValueError):
         return []
     return sorted(found, key=_natural)

@@ -50,7 +50,8 @@ def resolve(text: str, limit: int | None) -> str | bytes:
 
 def source_name(text: str) -> str:
     """What errors call a source: one line of at most 200 characters, the middle of a longer path left out."""
-    line = " ".join(text.splitlines())
+    letters = " ".join(text.splitlines())
+    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in letters)
     return line if len(line) <= _LONGEST_SHOWN else f"{line[:_HALF]} ... {line[-_HALF:]}"
 
 
@@ -88,11 +89,11 @@ def _data(text: str, limit: int | None) -> bytes:
             f"{source_name(head)}: the data URL holds about {size:,} bytes; allowed: at most {limit:,} "
             "(Limits.max_bytes)"
         )
-    raw = unquote_to_bytes(body)
-    if not coded:
-        return raw
     try:
-        return base64.b64decode(raw, validate=True)
+        raw = unquote_to_bytes(body)
+        return base64.b64decode(b"".join(raw.split()), validate=True) if coded else raw
+    except UnicodeEncodeError as error:
+        raise VideoError(f"{source_name(head)}: the data URL holds what is no text") from error
     except binascii.Error as error:
         raise VideoError(f"{source_name(head)}: the data URL is no base64: {error}") from error
 

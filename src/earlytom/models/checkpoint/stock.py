@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from earlytom.errors import ModelError, shown
-from earlytom.models.checkpoint.files import named, optional_object
+from earlytom.models.checkpoint.files import find, named, optional_object
 from earlytom.models.checkpoint.settings import check_generation, check_settings, check_sizes, hints
 from earlytom.models.checkpoint.weights import Stored, listed, stored_weights
 
@@ -40,6 +40,7 @@ def load_stock(path: str | Path, settings: Mapping[str, Any], model_class: Any =
     """
     from transformers import AutoModelForImageTextToText
 
+    _check_no_adapter(path)
     check_settings(settings)
     if model_class is None:
         _check_type(settings)
@@ -63,6 +64,15 @@ def load_stock(path: str | Path, settings: Mapping[str, Any], model_class: Any =
         )
     _check_loaded(found, settings, stored)
     return model
+
+
+def _check_no_adapter(path: str | Path) -> None:
+    """Raise `ModelError` where an adapter lies in the checkpoint: transformers would follow it, past all checks."""
+    if find(path, "adapter_config.json") is not None:
+        raise ModelError(
+            "adapter_config.json: adapters are not loaded from a checkpoint's folder; merge it into the weights "
+            "(PEFT's merge_and_unload), or load it with PEFT and pass the model"
+        )
 
 
 def _check_type(settings: Mapping[str, Any]) -> None:

@@ -20,10 +20,19 @@ _PARTS = (
     "model*.safetensors.index.json",
     "pytorch_model*.bin",
     "pytorch_model*.bin.index.json",
-    "adapter_*",
-    "*config.json",
-    "chat_template*",
-    "tokenizer*",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
@@ -88,9 +97,10 @@ def _keep_others(destination: Path, fresh: Path) -> None:
     shutil.copymode(destination, fresh)
     for item in destination.iterdir():
         target = fresh / item.name
-        if target.exists() or any(item.match(pattern) for pattern in _PARTS):
+        folder = item.is_dir() and not item.is_symlink()
+        if target.exists() or (not folder and any(item.match(pattern) for pattern in _PARTS)):
             continue
-        if item.is_dir() and not item.is_symlink():
+        if folder:
             shutil.copytree(item, target, symlinks=True, copy_function=_link)
         else:
             _link(item, target)
