@@ -44,7 +44,7 @@ def test_missing_directory_empty_and_text(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("This is no video.\n" * 100)
     assert message(text, cause=FFmpegError).startswith(f"{text}: not a video file, or corrupt: ")
-    assert message("nul\0byte.mp4", cause=ValueError).startswith("nul\0byte.mp4: ")
+    assert message("nul\0byte.mp4", cause=ValueError).startswith("nul\N{REPLACEMENT CHARACTER}byte.mp4: ")
 
 
 def test_fifo_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
