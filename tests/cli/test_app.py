@@ -182,3 +182,33 @@ def test_a_name_that_is_too_long_is_one_short_line(clip: Path, name: str, argume
     assert result.stdout == ""
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("NAME",),
+        ("--NAME",),
+        ("eval", "NAME"),
+        ("eval", "testbed", "NAME"),
+        ("ask", "v", "q", "--NAME"),
+        ("ask", "v", "q", "--dtype", "NAME"),
+        ("ask", "v", "q", "--frames", "NAME"),
+        ("ask", "v", "q", "--dtype=NAME"),
+        ("ask", "v", "q", "NAME"),
+        ("ask", "v", "q", *["word"] * 500),
+        ("ask", "v", "q", "--method", "earlytom:retention=0.5,preset=NAME", "--retention", "0.25"),
+    ],
+)
+def test_wrong_usage_quotes_little(arguments: tuple[str, ...]) -> None:
+    result = invoke(*[word.replace("NAME", "x" * 5000) for word in arguments])
+    assert result.exit_code == 2
+    assert result.stderr.count("x") + result.stderr.count("word") * 4 < 220
+    assert "Error" in result.stderr
+    assert "Usage: " in result.stderr
+
+
+def test_the_help_that_is_shown_for_no_arguments_is_whole() -> None:
+    result = invoke("eval")
+    assert " ... " not in result.output
+    assert "testbed" in result.output

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import cleandoc
 from typing import Annotated, Any
 
@@ -29,12 +30,34 @@ _HELP = "\n\n".join(
 )
 
 
+# Typer brings its own click or takes the installed one, as its release has it.
+_UsageError: Any = typer.BadParameter.__base__
+_MOST_CHARACTERS, _HALF = 200, 97
+
+
+@contextmanager
+def _quoting_little() -> Iterator[None]:
+    """Errors of usage quote whole words of the command line; of long messages the middle is left out."""
+    try:
+        yield
+    except _UsageError as error:
+        # The help is told as an error, too.
+        if type(error).__name__ != "NoArgsIsHelpError" and len(error.message) > _MOST_CHARACTERS:
+            error.message = f"{error.message[:_HALF]} ... {error.message[-_HALF:]}"
+        raise
+
+
 class _Commands(TyperGroup):
     """Turns the package's errors into one line and exit code 1."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _quoting_little():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _quoting_little():
+                return super().invoke(ctx)
         except EarlyTomError as error:
             message = str(error)
             cause: Exception = error
