@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -121,21 +122,83 @@ def test_a_killed_conversion_leaves_the_old_folder(source, tmp_path) -> None:
     out = tmp_path / "out"
     assert invoke(source, out).exit_code == 0
     before = state(out)
-    slow = (
-        "import time; from earlytom.models.checkpoint import writing; "
-        "writing._synchronize = lambda folder: time.sleep(600); from earlytom.cli.app import main; main()"
+    with stopped_before(source, out, "writing._synchronize", ".out.*.partial/tokenizer.json"):
+        pass
+    assert state(out) == before
+    assert list(tmp_path.glob(".out.*.partial"))
+
+
+@contextmanager
+def stopped_before(source: Path, out: Path, step: str, file: str) -> Iterator[None]:
+    """A conversion in another process that stands still before a step, once a file is there; it is killed at the end."""
+    program = (
+        "import time; from pathlib import Path; from earlytom.models.checkpoint import writing; "
+        f"{step} = lambda *_: time.sleep(600); from earlytom.cli.app import main; main()"
     )
-    child = subprocess.Popen([sys.executable, "-c", slow, "convert", str(source), str(out), "--force"])
+    child = subprocess.Popen([sys.executable, "-c", program, "convert", str(source), str(out), "--force"])
     try:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".out.*/tokenizer.json")) and time.monotonic() < deadline:
+        while not list(out.parent.glob(file)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert list(tmp_path.glob(".out.*.partial"))
+        assert list(out.parent.glob(file))
+        yield
         child.send_signal(signal.SIGKILL)
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(source, tmp_path) -> None:
+    out = tmp_path / "out"
+    others = [".out.partial", ".out.0123456789ab.partial.txt", ".other.0123456789ab.partial", ".out.0123456789AB.old"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".out.aaaaaaaaaaaa.partial").write_text("a file")
+    (tmp_path / ".out.bbbbbbbbbbbb.partial").symlink_to(source)
+    others += [".out.aaaaaaaaaaaa.partial", ".out.bbbbbbbbbbbb.partial"]
+    with stopped_before(source, out, "writing._synchronize", ".out.*.partial/tokenizer.json"):
+        before = {path.name for path in tmp_path.glob(".out.*.partial")}
+        assert invoke(source, out).exit_code == 0
+        assert {path.name for path in tmp_path.glob(".out.*.partial")} == before
+    # Another destination, whose leftovers they are not.
+    assert invoke(source, tmp_path / "out2").exit_code == 0
+    assert {path.name for path in tmp_path.glob(".out.*.partial")} == before
+    assert invoke(source, out, "--force").exit_code == 0
+    assert {path.name for path in tmp_path.glob(".*")} == set(others)
+    assert (source / "config.json").is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_folder_that_had_been_set_aside_is_put_back(source, tmp_path) -> None:
+    """Killed between the two renames: the old folder is whole, under another name."""
+    out = tmp_path / "out"
+    assert invoke(source, out).exit_code == 0
+    (out / "notes.txt").write_text("mine")
+    before = state(out)
+    program = (
+        "import os, signal; from pathlib import Path; from earlytom.models.checkpoint import writing; "
+        "rename = Path.rename; "
+        "Path.rename = lambda path, new: (rename(path, new), os.kill(os.getpid(), signal.SIGKILL)); "
+        "from earlytom.cli.app import main; main()"
+    )
+    child = subprocess.run([sys.executable, "-c", program, "convert", str(source), str(out), "--force"], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert not out.exists()
+    done = invoke(source, out)
+    assert "is not empty" in " ".join(done.stderr.split())
     assert state(out) == before
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_leftovers_that_cannot_be_cleared_do_no_harm(source, tmp_path, monkeypatch) -> None:
+    for kind in ("partial", "old"):
+        (tmp_path / f".out.0123456789ab.{kind}").mkdir()
+    monkeypatch.setattr(writing.shutil, "rmtree", refused)
+    monkeypatch.setattr(Path, "iterdir", refused)
+    writing.clear_leftovers(tmp_path / "out")
+    monkeypatch.undo()
+    assert len(list(tmp_path.glob(".out.*"))) == 2
 
 
 def test_a_folder_is_replaced_by_a_whole_one(source, tmp_path) -> None:

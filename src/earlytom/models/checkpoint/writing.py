@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from earlytom.errors import ModelError, shown
 from earlytom.models.checkpoint.files import reason
 
-__all__ = ["is_disk_full", "replace_folder"]
+try:
+    import fcntl
+except ImportError:  # no POSIX
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["clear_leftovers", "is_disk_full", "replace_folder"]
 
 # What a checkpoint consists of, which must not stay beside another one.
 _PARTS = (
@@ -59,22 +66,81 @@ def replace_folder(destination: Path, write: Callable[[Path], None], check: Call
     destination = destination.resolve()
     token = uuid.uuid4().hex[:12]
     fresh, old = (destination.with_name(f".{destination.name}.{token}.{kind}") for kind in ("partial", "old"))
-    try:
-        fresh.mkdir(parents=True)
-        write(fresh)
-        check(fresh)
-        if destination.exists():
-            _keep_others(destination, fresh)
-        _synchronize(fresh)
-        _swap(fresh, destination, old)
-    except Exception as error:
-        if not (isinstance(error, OSError) or is_disk_full(error)):
-            raise
-        raise ModelError(_in_words(destination, error)) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    with ExitStack() as owned:
+        try:
+            _make_owned(fresh, owned)
+            write(fresh)
+            check(fresh)
+            if destination.exists():
+                owned.enter_context(_owned(destination))
+                _keep_others(destination, fresh)
+            _synchronize(fresh)
+            _swap(fresh, destination, old)
+        except Exception as error:
+            if not (isinstance(error, OSError) or is_disk_full(error)):
+                raise
+            raise ModelError(_in_words(destination, error)) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     _synchronize_folder(destination.parent)
+
+
+def clear_leftovers(destination: Path) -> None:
+    """Do away with what writers of this folder left beside it when they were killed; that of living ones stays.
+
+    Where the old folder had been set aside and the new one was not yet in its place, the old one is put back.
+    """
+    destination = destination.resolve()
+    name = re.compile(rf"\.{re.escape(destination.name)}\.[0-9a-f]{{12}}\.(partial|old)")
+    if not destination.parent.is_dir():
+        return
+    with suppress(OSError):  # what cannot be cleared does no harm
+        for folder in sorted(destination.parent.iterdir()):
+            found = name.fullmatch(folder.name)
+            if found is not None and folder.is_dir() and not folder.is_symlink():
+                _clear(folder, destination, put_back=found[1] == "old")
+
+
+def _clear(folder: Path, destination: Path, *, put_back: bool) -> None:
+    with suppress(OSError), _owned(folder, wait=False) as owned:
+        if owned and put_back and not destination.exists():
+            folder.rename(destination)
+        elif owned:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_owned(folder: Path, owned: ExitStack) -> None:
+    """Make a folder that is this process's own until ``owned`` ends."""
+    while True:
+        folder.mkdir(parents=True)
+        # Before it is owned, somebody who clears leftovers may take it for one.
+        with suppress(FileNotFoundError):
+            owned.enter_context(_owned(folder))
+            if folder.exists():
+                return
+
+
+@contextmanager
+def _owned(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Own a folder, under whatever name, until the end or the death of this process.
+
+    Yields whether it is owned: not where another process owns it and ``wait`` is not set, nor where the system or the
+    file system has no locks. What nobody can own is nobody's to clear.
+    """
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from earlytom.models.checkpoint.files import find, named, optional_object, read_
 from earlytom.models.checkpoint.prompts import check_prompt, check_tokenizer_files
 from earlytom.models.checkpoint.settings import check_generation, check_sizes, hints
 from earlytom.models.checkpoint.weights import listed, stored_weights
-from earlytom.models.checkpoint.writing import replace_folder
+from earlytom.models.checkpoint.writing import clear_leftovers, replace_folder
 from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.models.llava_video.model import LlavaVideoConfig, LlavaVideoForConditionalGeneration
 from earlytom.models.llava_video.processor import CHAT_TEMPLATE, LlavaVideoProcessor, add_video_token
@@ -218,6 +218,7 @@ def convert(
         ModelError: the source cannot be converted, the destination is not free, or the disk is full; the destination
             is then as it was.
     """
+    clear_leftovers(destination)
     _check_destination(source, destination, force=force)
     try:
         settings = _published_settings(source)
