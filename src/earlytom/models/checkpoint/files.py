@@ -12,6 +12,7 @@ from typing import Any
 from earlytom.errors import EarlyTomError, ModelError, shown
 
 __all__ = [
+    "PROCESSOR_NAMES",
     "WeightFiles",
     "check_length",
     "find",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
+PROCESSOR_NAMES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _SHOWN = 200
 # Of a library's own words, which quote some of what was given.
 _REASON = 280
@@ -65,15 +67,55 @@ def named(what: str) -> Iterator[None]:
         raise ModelError(f"{what}: {reason(error)}") from error
 
 
-def find(path: str | Path, name: str) -> Path | None:
-    """A file of the checkpoint, downloaded where it has to be; ``None`` where the checkpoint does not have it."""
+def find(path: str | Path, name: str, *, needed: bool = False) -> Path | None:
+    """A file of the checkpoint, downloaded where it has to be; ``None`` where the checkpoint does not have it.
+
+    Args:
+        path: a folder or a hub id.
+        name: of the file.
+        needed: whether nothing else will do. Else, what a checkpoint in the cache does not have while the hub cannot be
+            asked is taken as not there, if the rest is.
+
+    Raises:
+        ModelError: the file could not be downloaded, or it cannot be told whether it is there: the hub cannot be
+            reached, wants to know who asks, or has no such repository.
+    """
+    if Path(path).is_dir():
+        local = Path(path) / name
+        return local if local.is_file() else None
     from transformers.utils import cached_file
 
     try:
         found = cached_file(str(path), name)
-    except OSError:
-        return None
+    except Exception as error:
+        if _is_absent(error) or _is_known_absent(str(path), name) or (not needed and _is_cached(str(path))):
+            return None
+        raise ModelError(f"{name} cannot be had: {reason(error)}") from error
     return None if found is None else Path(found)
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether transformers says that there is no such file; it chains what went wrong on the way to one."""
+    return type(error) is OSError and error.__cause__ is None and error.errno is None
+
+
+def _is_known_absent(repository: str, name: str) -> bool:
+    """Whether the cache has noted that a repository does not have a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(repository, name)
+    return known is not None and not isinstance(known, str)
+
+
+def _is_cached(repository: str) -> bool:
+    """Whether the cache has settings, weights and processor of a checkpoint, as far as their names tell."""
+    from huggingface_hub import try_to_load_from_cache
+
+    settings = try_to_load_from_cache(repository, "config.json")
+    if not isinstance(settings, str):
+        return False
+    names = {file.name for file in Path(settings).parent.iterdir()}
+    return bool(names & set(PROCESSOR_NAMES)) and any(name.endswith((".safetensors", ".bin")) for name in names)
 
 
 def read_object(file: Path, name: str | None = None) -> dict[str, Any]:
@@ -104,13 +146,10 @@ def check_length(file: Path, name: str) -> None:
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The ``config.json`` of a checkpoint: a folder or a hub id. Raises `ModelError` where there is none."""
-    from transformers.utils import cached_file
-
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    file = find(path, "config.json", needed=True)
+    if file is None:
         raise ModelError("it holds no config.json")
-    with named("config.json cannot be had"):
-        file = cached_file(str(path), "config.json")
-    return read_object(Path(file), "config.json")
+    return read_object(file, "config.json")
 
 
 def optional_object(path: str | Path, name: str) -> dict[str, Any] | None:
@@ -164,7 +203,7 @@ def weight_files(path: str | Path, name: str | None = None) -> WeightFiles:
 def _listed(path: str | Path, index: Path, name: str) -> WeightFiles:
     placed, files = _read_index(index, name), {}
     for part in sorted(set(placed.values())):
-        found = find(path, part)
+        found = find(path, part, needed=True)
         if found is None:
             raise ModelError(f"the checkpoint lacks {part}, which its {name} lists in weight_map")
         files[part] = found

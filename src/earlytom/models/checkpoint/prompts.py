@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from earlytom.errors import ModelError, shown
-from earlytom.models.checkpoint.files import check_length, find, named, optional_object
+from earlytom.models.checkpoint.files import PROCESSOR_NAMES, check_length, find, named, optional_object
 
 __all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
 
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _QUESTION = "earlytom-probe"
 _PROBE = (4, 224, 224, 3)
 # Larger than what any model takes, in pixels along a side and in all.
@@ -31,9 +30,9 @@ def load_processor(path: str | Path, config: Any, processor_class: Any = None) -
     Raises:
         ModelError: files are missing or broken, or no prompt can be made with it; the message names the file.
     """
-    found = {name: document for name in _PROCESSOR_FILES if (document := optional_object(path, name)) is not None}
+    found = {name: document for name in PROCESSOR_NAMES if (document := optional_object(path, name)) is not None}
     if not found:
-        raise ModelError(f"the checkpoint holds no processor: none of {', '.join(_PROCESSOR_FILES)}")
+        raise ModelError(f"the checkpoint holds no processor: none of {', '.join(PROCESSOR_NAMES)}")
     settings = optional_object(path, "tokenizer_config.json") or {}
     _check_class_name(settings.get("tokenizer_class"))
     for name in ("special_tokens_map.json", "added_tokens.json", "chat_template.json"):
