@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from earlytom.methods.visionzip import VisionZip
     from earlytom.reduction import Reduction
     from earlytom.runtime import compress, prepare
-    from earlytom.runtime.pipeline import Answer, VideoQA, load
+    from earlytom.runtime.answer import Answer
+    from earlytom.runtime.pipeline import VideoQA, load
     from earlytom.shipped import sample_questions, sample_videos, shipped_model
     from earlytom.trace import Trace
     from earlytom.video import Limits, Sampling, Video, read_video
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "earlytom.runtime.pipeline",
+    "Answer": "earlytom.runtime.answer",
     "AveragePooling": "earlytom.methods.average_pooling",
     "Composition": "earlytom.methods.compose",
     "CompressionError": "earlytom.errors",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import earlytom
+from earlytom.runtime import pipeline
+from earlytom.runtime.answer import Answer
+from video.clips import slice_damaged
 
 QUESTION = "What colour is the circle?"
 
@@ -206,3 +210,51 @@ def test_what_is_no_question_and_no_event_is_named(qa, frames) -> None:
     ):
         with pytest.raises(earlytom.CompressionError, match=r"cancelled must be a threading.Event"):
             call()
+
+
+def damaged_clip() -> bytes:
+    """A shipped clip with one damaged sample in its second half."""
+    data = Path(earlytom.sample_videos()[0]).read_bytes()
+    for sample in range(60, 90):
+        damaged = slice_damaged(data, sample)
+        if earlytom.read_video(damaged, earlytom.Sampling(frames=None), damage_tolerance=0.5).damaged:
+            return damaged
+    raise ValueError("no damage is seen")
+
+
+def ways_to_read(qa, video, **reading):
+    """Every way from a video to what is read of it."""
+    short = {"max_new_tokens": 1, **reading}
+    yield "read", lambda: qa.read(video, **reading)
+    yield "ask", lambda: qa.ask(video, QUESTION, **short)
+    yield "ask_all", lambda: qa.ask_all(video, [QUESTION, "What?"], **short)
+    yield "stream", lambda: list(qa.stream(video, QUESTION, **short))
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_limits_hold_on_every_way(qa, way) -> None:
+    video = earlytom.sample_videos()[0]
+    for limits in (earlytom.Limits(max_pixels=100), earlytom.Limits(max_bytes=100)):
+        _, run = list(ways_to_read(qa, video, limits=limits))[way]
+        with pytest.raises(earlytom.VideoError, match=r"Limits\.max_"):
+            run()
+    _, run = list(ways_to_read(qa, video, limits=None))[way]
+    with pytest.raises(earlytom.VideoError, match="limits is a NoneType"):
+        run()
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_damage_is_tolerated_on_every_way_only_where_asked(qa, way) -> None:
+    damaged, all_frames = damaged_clip(), earlytom.Sampling(frames=None)
+    _, run = list(ways_to_read(qa, damaged, sampling=all_frames))[way]
+    with pytest.raises(earlytom.VideoError, match="corrupt or truncated"):
+        run()
+    _, run = list(ways_to_read(qa, damaged, sampling=all_frames, damage_tolerance=0.5))[way]
+    assert run()
+
+
+def test_limits_scale_frames_down_for_an_answer(qa) -> None:
+    answer = qa.ask(earlytom.sample_videos()[0], QUESTION, limits=earlytom.Limits(shrink_to=64), max_new_tokens=1)
+    assert answer.trace.videos[0].source["scaled_from"]
+    assert isinstance(answer, Answer)
+    assert pipeline.Answer is Answer is earlytom.Answer

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +15,7 @@ from torch import nn
 from earlytom.errors import CompressionError, ModelError, shown, shown_cause
 from earlytom.methods import make_method
 from earlytom.models import open_model
+from earlytom.runtime.answer import Answer, describe_source, frames_left
 from earlytom.runtime.compression import compress
 from earlytom.runtime.devices import computing_devices, input_device, synchronize
 from earlytom.runtime.loading import load_model
@@ -23,60 +23,16 @@ from earlytom.runtime.preprocessing import preprocess
 from earlytom.runtime.shared_clip import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
 from earlytom.runtime.turns import turns_of
-from earlytom.video import Sampling, Video, read_video
+from earlytom.video import Limits, Sampling, Video, read_video
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
-    from earlytom.trace import Trace, VideoTrace
     from earlytom.video import Decoder, Source
 
 __all__ = ["Answer", "VideoQA", "load"]
 
 _DEFAULT_FRAMES = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """An answer, and what it cost.
-
-    Attributes:
-        text: the answer.
-        new_tokens: number of generated tokens.
-        visual_tokens: visual tokens that went into the language model, newline embeddings not counted.
-        visual_tokens_uncompressed: what they would have been without compression.
-        prefill_tokens: tokens of the prefill, text included.
-        frames: frames that were sampled.
-        frames_left: of these, how many came out of the vision encoder; a temporal grid that is left counts as the
-            frames that it holds, so that the two can be compared in every family.
-        temporal_grids: what the vision encoder took as one: single frames, or pairs of them in the Qwen families (the
-            last of an odd number is paired with itself). The trace counts in these.
-        temporal_grids_left: of these, how many came out of the vision encoder.
-        ttft: seconds from calling ``generate`` with everything on the device to the first token on the host (vision
-            encoder included; video decoding and preprocessing excluded).
-        generation: seconds of the whole ``generate`` call.
-        decoding: seconds to read the video; preprocessing: seconds in the processor.
-        trace: everything else (`earlytom.Trace`).
-    """
-
-    text: str
-    new_tokens: int
-    visual_tokens: int
-    visual_tokens_uncompressed: int
-    prefill_tokens: int
-    frames: int
-    frames_left: int
-    temporal_grids: int
-    temporal_grids_left: int
-    ttft: float
-    generation: float
-    decoding: float
-    preprocessing: float
-    trace: Trace
-
-    def to_dict(self) -> dict[str, object]:
-        """Everything as plain data, for JSON; times in seconds."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "trace"}
-        return plain | {"trace": self.trace.to_dict()}
+_LIMITS = Limits()
 
 
 def load(path: str | Path, **options: Any) -> VideoQA:
@@ -127,11 +83,36 @@ class VideoQA:
         """Frames to sample when nothing else is asked for: the processor's number, or 32 (the paper's)."""
         return getattr(self.processor.video_processor, "num_frames", None) or _DEFAULT_FRAMES
 
-    def read(self, video: Source | Video, sampling: Sampling | None = None, decoder: Decoder = "pyav") -> Video:
-        """Read and sample a video (a `Video` passes through). Raises `VideoError`."""
+    def read(
+        self,
+        video: Source | Video,
+        sampling: Sampling | None = None,
+        decoder: Decoder = "pyav",
+        *,
+        limits: Limits = _LIMITS,
+        damage_tolerance: float = 0.0,
+    ) -> Video:
+        """Read and sample a video.
+
+        Args:
+            video: path, bytes, file object, frames, images, or a `Video`, which passes through as it was read.
+            sampling: which frames to look at; `default_frames` uniform ones if ``None``.
+            decoder: ``"pyav"`` or ``"torchcodec"``.
+            limits: how large pictures and clips may be.
+            damage_tolerance: share of the video's frames, 0 to 1, that may be damaged (`read_video`).
+
+        Raises:
+            VideoError: the video cannot be read, or an argument is not allowed.
+        """
         if isinstance(video, Video):
             return video
-        return read_video(video, sampling or Sampling(frames=self.default_frames), decoder=decoder)
+        return read_video(
+            video,
+            sampling or Sampling(frames=self.default_frames),
+            decoder=decoder,
+            limits=limits,
+            damage_tolerance=damage_tolerance,
+        )
 
     def prepare_inputs(self, video: Video, question: str) -> dict[str, Any]:
         """The processor's output for one question about one video, on the model's device, pixels in its dtype.
@@ -177,6 +158,8 @@ class VideoQA:
         method: Method | str = "earlytom",
         sampling: Sampling | None = None,
         decoder: Decoder = "pyav",
+        limits: Limits = _LIMITS,
+        damage_tolerance: float = 0.0,
         on_text: Callable[[str], None] | None = None,
         cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
@@ -188,8 +171,7 @@ class VideoQA:
             video: path, bytes, file object, frames, images, or a `Video`.
             question: the question.
             method: a compression method, or its name and options as text; ``"none"`` for the plain model.
-            sampling: which frames to look at; `default_frames` uniform ones if ``None``.
-            decoder: ``"pyav"`` or ``"torchcodec"``.
+            sampling, decoder, limits, damage_tolerance: how to read it, see `read`.
             on_text: called with pieces of the answer as they come (not with beams).
             cancelled: set it from another thread to stop after the next token.
             max_new_tokens: most tokens to generate.
@@ -202,7 +184,8 @@ class VideoQA:
         """
         watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
-        (answer,) = self._answer(video, [question], method, sampling, decoder, watch, options)
+        read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
+        (answer,) = self._answer(read, [question], method, watch, options)
         return answer
 
     def ask_all(
@@ -213,6 +196,8 @@ class VideoQA:
         method: Method | str = "earlytom",
         sampling: Sampling | None = None,
         decoder: Decoder = "pyav",
+        limits: Limits = _LIMITS,
+        damage_tolerance: float = 0.0,
         cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
         **generation: Any,
@@ -225,8 +210,7 @@ class VideoQA:
             video: path, bytes, file object, frames, images, or a `Video`.
             questions: the questions.
             method: a compression method, or its name and options as text; ``"none"`` for the plain model.
-            sampling: which frames to look at; `default_frames` uniform ones if ``None``.
-            decoder: ``"pyav"`` or ``"torchcodec"``.
+            sampling, decoder, limits, damage_tolerance: how to read it, see `read`.
             cancelled: set it from another thread to stop all answers after the next token.
             max_new_tokens: most tokens to generate for each question.
             **generation: further options of ``generate``; greedy unless ``do_sample`` is set.
@@ -248,15 +232,14 @@ class VideoQA:
             return []
         watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, None)
-        return self._answer(video, questions, method, sampling, decoder, watch, options)
+        read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
+        return self._answer(read, questions, method, watch, options)
 
     def _answer(
         self,
-        video: Source | Video,
+        read: Callable[[], Video],
         questions: Sequence[str],
         method: Method | str,
-        sampling: Sampling | None,
-        decoder: Decoder,
         watch: Watch,
         options: dict[str, Any],
     ) -> list[Answer]:
@@ -270,7 +253,7 @@ class VideoQA:
             self._check_question(question)
         method = make_method(method)
         started = time.perf_counter()
-        frames = self.read(video, sampling, decoder)
+        frames = read()
         decoded = time.perf_counter()
         inputs = self.prepare_inputs(frames, questions[0])
         if len(questions) > 1:
@@ -284,7 +267,7 @@ class VideoQA:
             synchronize(devices)
             finished = time.perf_counter()
         for clip in trace.videos:
-            clip.source = _describe_source(frames)
+            clip.source = describe_source(frames)
         trace.last.outside.update(decoding=(decoded - started) * 1000, preprocessing=(preprocessed - decoded) * 1000)
         return [
             Answer(
@@ -294,7 +277,7 @@ class VideoQA:
                 visual_tokens_uncompressed=clip.grid.tokens,
                 prefill_tokens=trace.last.prefill_tokens,
                 frames=len(frames.frames),
-                frames_left=_frames_left(len(frames.frames), clip),
+                frames_left=frames_left(len(frames.frames), clip),
                 temporal_grids=clip.grid.frames,
                 temporal_grids_left=clip.frames_left,
                 ttft=(watch.time or finished) - ready,
@@ -356,23 +339,3 @@ class VideoQA:
         streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         streamer.on_finalized_text = lambda text, stream_end=False: on_text(text) if text else None
         return options | {"streamer": streamer}
-
-
-def _frames_left(frames: int, clip: VideoTrace) -> int:
-    """How many of the sampled frames the temporal grids that are left hold."""
-    frames_per_grid = -(-frames // clip.grid.frames)
-    return min(frames, frames_per_grid * clip.frames_left)
-
-
-def _describe_source(video: Video) -> dict[str, object]:
-    return {
-        "source": video.source,
-        "decoder": video.decoder,
-        "frame_indices": list(video.indices),
-        "source_frames": video.source_frames,
-        "source_fps": video.source_fps,
-        "frame_timestamps": list(video.timestamps),
-        "damaged_frames": [list(run) for run in video.damaged],
-        "hdr": video.hdr,
-        "pixel_aspect": list(video.pixel_aspect),
-    } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})
