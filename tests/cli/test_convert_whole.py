@@ -130,7 +130,7 @@ def test_a_killed_conversion_leaves_the_old_folder(source, tmp_path) -> None:
 
 @contextmanager
 def stopped_before(source: Path, out: Path, step: str, file: str) -> Iterator[None]:
-    """A conversion in another process that stands still before a step, once a file is there; it is killed at the end."""
+    """A conversion in another process that stands still before a step once a file is there; killed at the end."""
     program = (
         "import time; from pathlib import Path; from earlytom.models.checkpoint import writing; "
         f"{step} = lambda *_: time.sleep(600); from earlytom.cli.app import main; main()"

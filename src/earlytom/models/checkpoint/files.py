@@ -101,7 +101,7 @@ def _is_absent(error: Exception) -> bool:
 
 def _is_known_absent(repository: str, name: str) -> bool:
     """Whether the cache has noted that a repository does not have a file."""
-    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import try_to_load_from_cache
 
     known = try_to_load_from_cache(repository, name)
     return known is not None and not isinstance(known, str)
@@ -109,7 +109,7 @@ def _is_known_absent(repository: str, name: str) -> bool:
 
 def _is_cached(repository: str) -> bool:
     """Whether the cache has settings, weights and processor of a checkpoint, as far as their names tell."""
-    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import try_to_load_from_cache
 
     settings = try_to_load_from_cache(repository, "config.json")
     if not isinstance(settings, str):
