@@ -21,11 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import earlytom
+from families.processors import INTERNVL_TOKENS, video_qa
 from reference.published_llava_video import write_checkpoint
 
 NESTED = "[" * 100_000
 CONFIGS = ("config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json")
-BASES = ("onevision", "sharded", "qwen", "published", "published bin", "converted")
+BASES = ("onevision", "sharded", "qwen", "qwen3", "internvl", "published", "published bin", "converted")
+
+FIVE = ("onevision", "qwen", "qwen3", "internvl", "converted")
+"""One of each family."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,29 @@ def make_bases(folder: Path) -> dict[str, Path]:
     shutil.copytree(earlytom.shipped_model("qwen2_5_vl"), made["qwen"])
     shutil.copytree(earlytom.shipped_model(), made["sharded"])
     shard(made["sharded"])
+    for name, family in (("qwen3", "qwen3_vl"), ("internvl", "internvl")):
+        save_tiny(family, made[name])
     write_checkpoint(made["published"])
     write_checkpoint(made["published bin"], layout="sharded bin")
     convert(made["published"], made["converted"])
     return made
+
+
+def save_tiny(family: str, folder: Path) -> None:
+    """The tiny model of a family with its processor."""
+    qa = video_qa(family)
+    qa.model.save_pretrained(folder)
+    qa.processor.save_pretrained(folder)
+    if family == "internvl":  # published tokenizers name them, that of the tests has them as attributes
+        edit(folder, "tokenizer_config.json", "extra_special_tokens", INTERNVL_TOKENS)
+
+
+def fields(document: dict[str, Any], place: str = "") -> Iterator[str]:
+    """The dotted places of all fields of a JSON document, those of objects in it too."""
+    for key, value in document.items():
+        yield f"{place}{key}"
+        if isinstance(value, dict):
+            yield from fields(value, f"{place}{key}|")
 
 
 def copy(base: Path, folder: Path) -> Path:
@@ -102,6 +125,7 @@ def kinds() -> Iterator[Kind]:
     yield from _of_weights()
     yield from _of_json_files()
     yield from _of_settings()
+    yield from _of_families()
     yield from _of_prompts()
     yield from _of_pickles()
 
@@ -377,6 +401,38 @@ def _of_settings() -> Iterator[Kind]:
             _editor("generation_config.json", key, value),
             (r"generation_config\.json", key),
         )
+
+
+def _of_families() -> Iterator[Kind]:
+    """Values of ``config.json`` that only a family's own arithmetic, or its prompts, would trip over."""
+    sections = "text_config|rope_parameters|mrope_section"
+    for base, place, values in (
+        ("onevision", "vision_feature_layer", (0, 10_000, "x")),
+        ("internvl", "vision_feature_layer", (0, 10_000)),
+        ("qwen", sections, (..., 0, "x", None, [], [[]], [1, 2], [1, 2, 3], [-1, 2, 3], [True, 2, 3])),
+        ("qwen3", sections, ("x", None, [], [[]], [1, 2], [-1, 2, 3], {})),
+        ("qwen", "vision_config|window_size", (0, -1, 3, 10**30, "x")),
+        ("qwen", "vision_config|tokens_per_second", (0, 10**30, "x")),
+        ("qwen", "vision_config|hidden_size", ([1, 2],)),
+        ("qwen", "image_token_id", (3, 10**30)),
+        ("qwen3", "image_token_id", (3, 10**30, ...)),
+        ("qwen3", "vision_start_token_id", (3, 10**30, ...)),
+        ("qwen3", "vision_end_token_id", (3, 10**30, ...)),
+        ("internvl", "image_token_id", (3, 10**30, ...)),
+        ("converted", "spatial_pool_stride", (3, 1, True)),
+        ("converted", "spatial_pool_mode", ("max",)),
+        *((base, "text_config|rope_parameters|rope_theta", (0, -1, 1e999, None, 10**30)) for base in FIVE),
+        *((base, "text_config|rope_parameters|rope_type", ("x", 3, [], None)) for base in FIVE),
+        *((base, "dtype", ("x", [[]])) for base in FIVE),
+    ):
+        key = place.rpartition("|")[2]
+        for value in values:
+            yield Kind(
+                f"{place} is {'gone' if value is ... else repr(value)}",
+                base,
+                _editor("config.json", place, value),
+                (r"config\.json", key),
+            )
 
 
 def _of_prompts() -> Iterator[Kind]:

@@ -8,15 +8,16 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import earlytom
-from broken_checkpoints import BASES, copy, edit, evil_pickle, kinds, make_bases, put
+from broken_checkpoints import BASES, FIVE, copy, edit, evil_pickle, fields, kinds, make_bases, put, save_tiny
 from earlytom.models import FAMILIES
 from earlytom.models.checkpoint.weights import _unpickle
 from earlytom.runtime.loading import load_model
-from families.processors import INTERNVL_TOKENS, video_qa
+from families.processors import video_qa
 
 # Reading it all takes a fraction of a second; building what 10 million layers ask for would take half a minute.
 SECONDS = 5.0
@@ -41,10 +42,7 @@ def test_whole_folders_load(base, bases) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_of_every_family_load_as_they_were_saved(family, tmp_path) -> None:
     saved = video_qa(family)
-    saved.model.save_pretrained(tmp_path)
-    saved.processor.save_pretrained(tmp_path)
-    if family == "internvl":  # published tokenizers name them, that of the tests has them as attributes
-        edit(tmp_path, "tokenizer_config.json", "extra_special_tokens", INTERNVL_TOKENS)
+    save_tiny(family, tmp_path)
     qa = load(tmp_path)
     assert all(torch.equal(value, saved.model.state_dict()[name]) for name, value in qa.model.state_dict().items())
     assert type(qa.processor) is type(saved.processor)
@@ -64,6 +62,25 @@ def test_what_is_broken_is_named(kind, bases, tmp_path) -> None:
     assert not re.search(OVERRIDES, message)
     assert len(message) < 2000
     assert "x" * 201 not in message
+
+
+@pytest.mark.parametrize("base", FIVE)
+def test_a_field_of_any_value_is_refused_when_loading_or_does_no_harm(base, bases, tmp_path) -> None:
+    """Every field of ``config.json`` is replaced, each by another kind of value; what loads answers."""
+    values = (0, -1, 3, 10**30, 0.5, 1e999, "x", None, True, [], {}, [[]], {"a": 1}, [1, 2], ...)
+    places = list(fields(json.loads((bases[base] / "config.json").read_text())))
+    frames = np.zeros((4, 64, 64, 3), dtype=np.uint8)
+    refused = 0
+    for number, place in enumerate(places):
+        folder = copy(bases[base], tmp_path / str(number))
+        edit(folder, "config.json", place, values[(number + FIVE.index(base)) % len(values)])
+        try:
+            qa = load(folder)
+        except earlytom.ModelError:
+            refused += 1
+            continue
+        assert qa.ask(frames, "what moves here ?", max_new_tokens=1).new_tokens == 1
+    assert refused > len(places) / 3
 
 
 def test_ten_million_layers_are_refused_at_once(bases, tmp_path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earlytom.errors import CompressionError, ModelError
+from earlytom.errors import CompressionError, ModelError, shown
 from earlytom.layouts.prompt import HostPrompt, check_placeholders, keep_first, shorten_prompt
 from earlytom.models.attention import (
     captured_outputs,
@@ -71,7 +71,11 @@ class LlavaOnevisionHost(Host):
         if not chosen or not all(isinstance(layer, int) and -depth - 1 <= layer <= depth for layer in chosen):
             raise ModelError(
                 f"vision_feature_layer must be one or several of the hidden states of {depth} layers ({-depth - 1} to "
-                f"{depth}), got {given!r}"
+                f"{depth}), got {shown(given)}"
+            )
+        if max(self.feature_layers) == 0:
+            raise ModelError(
+                f"vision_feature_layer must be a hidden state behind one layer or more, got {shown(given)}"
             )
 
     def encoder_shape(self) -> EncoderShape:

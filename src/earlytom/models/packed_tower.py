@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earlytom.errors import ModelError, shown
 from earlytom.layouts.packed_vision import GridLayout, mean_of_patches
 from earlytom.models.attention import captured_outputs
 from earlytom.models.base import Host, Tower
@@ -16,7 +17,7 @@ from earlytom.ops import received_attention
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import FrameGrid
 
-__all__ = ["PackedTower", "run_block"]
+__all__ = ["PackedTower", "check_rotations", "run_block"]
 
 # Values of the joint projection that are rotated at once, in float32 (64 MiB).
 _CHUNK_VALUES = 1 << 24
@@ -47,6 +48,34 @@ class PackedTower(Tower):
 
     def pool_attention(self, attention: Tensor) -> Tensor:
         return mean_of_patches(attention, self.layout(attention))
+
+
+def check_rotations(model: Any, *, split: bool) -> None:
+    """Raise `ModelError` naming the field of a Qwen-VL configuration by which heads could not be rotated.
+
+    Args:
+        model: the stock model.
+        split: whether its language model splits frequencies by ``mrope_section``, which then has to add up.
+    """
+    vision = model.config.vision_config
+    if vision.hidden_size // vision.num_heads % 4:
+        raise ModelError(
+            f"vision_config.num_heads must leave a multiple of 4 to each head, got {vision.num_heads} heads for a "
+            f"width of {vision.hidden_size}"
+        )
+    rotary = model.model.language_model.rotary_emb
+    sections: Any = getattr(rotary, "mrope_section", None)
+    frequencies = rotary.inv_freq.numel()
+    good = isinstance(sections, (list, tuple)) and len(sections) == 3 and all(map(_is_count, sections))
+    if not good or (split and sum(sections) != frequencies):
+        raise ModelError(
+            "text_config.rope_parameters.mrope_section must be three integers, for time, height and width, that add up "
+            f"to {frequencies}, half of the width of a head; got {shown(sections)}"
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def run_block(

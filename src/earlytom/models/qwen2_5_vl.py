@@ -17,7 +17,7 @@ from earlytom.errors import ModelError
 from earlytom.layouts.packed_vision import GridLayout, grid_shape
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.packed_call import PackedCall, read_packed_prompt
-from earlytom.models.packed_tower import PackedTower, run_block
+from earlytom.models.packed_tower import PackedTower, check_rotations, run_block
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import EncoderShape, FrameGrid
 
@@ -30,6 +30,7 @@ class Qwen25VLHost(Host):
     sequential_positions = False
 
     def check(self) -> None:
+        check_rotations(self.model, split=True)
         vision = self.config.vision_config
         if not any(index < vision.depth for index in vision.fullatt_block_indexes):
             raise ModelError(

@@ -22,7 +22,7 @@ from earlytom.layouts.prompt import HostPrompt, ShortPrompt, by_grid, shorten_pr
 from earlytom.layouts.timestamps import VisionTokens, check_grids, keep_grids
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.packed_call import PackedCall, read_packed_prompt
-from earlytom.models.packed_tower import PackedTower, run_block
+from earlytom.models.packed_tower import PackedTower, check_rotations, run_block
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
@@ -33,6 +33,9 @@ class Qwen3VLHost(Host):
     """Implements `earlytom.models.base.Host`."""
 
     sequential_positions = False
+
+    def check(self) -> None:
+        check_rotations(self.model, split=False)
 
     def encoder_shape(self) -> EncoderShape:
         return EncoderShape(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from earlytom.errors import ModelError, shown
+from earlytom.models import open_model
 from earlytom.models.checkpoint.files import named, read_settings
 from earlytom.models.checkpoint.prompts import load_processor
 from earlytom.models.checkpoint.stock import load_stock
@@ -31,6 +32,7 @@ def load_model(
     try:
         with named("it cannot be read"):
             model, processor = _load(path, kind, attention)
+        _check_supported(model)
     except ModelError as error:
         raise ModelError(f"cannot load a model from {shown(str(path))}: {error}") from error.__cause__
     return model.to(place).eval(), processor
@@ -50,9 +52,27 @@ def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) ->
         from earlytom.models.llava_video.processor import LlavaVideoProcessor
 
         model = load_stock(path, settings, LlavaVideoForConditionalGeneration, **options)
-        return model, load_processor(path, model.config, LlavaVideoProcessor)
+        processor = load_processor(path, model.config, LlavaVideoProcessor)
+        _check_same_pooling(model.config, processor)
+        return model, processor
     model = load_stock(path, settings, **options)
     return model, load_processor(path, model.config)
+
+
+def _check_supported(model: nn.Module) -> None:
+    """Raise `ModelError` for a model that loads and cannot be compressed, saying where that is written."""
+    try:
+        open_model(model)
+    except ModelError as error:
+        raise ModelError(f"config.json: {error}") from error.__cause__
+
+
+def _check_same_pooling(config: Any, processor: Any) -> None:
+    """LLaVA-Video's model and its processor, which counts placeholders, have to pool frames alike."""
+    for key in ("spatial_pool_mode", "spatial_pool_stride", "newline_position"):
+        said, counted = getattr(config, key), getattr(processor, key)
+        if said != counted or isinstance(said, bool):
+            raise ModelError(f"{key} in config.json is {shown(said)}, but processor_config.json says {shown(counted)}")
 
 
 def _device(name: str) -> torch.device:

@@ -116,7 +116,10 @@ def check_prompt(processor: Any, config: Any) -> None:
             raise ModelError(f"video_token in processor_config.json must be a token, got {shown(token)}")
         if token not in prompt:
             raise ModelError(f"the chat template (chat_template.jinja) leaves out the video, {shown(token)}")
-        _check_token(token, processor.tokenizer, config)
+    for name in ("video_token", "image_token", "vision_start_token", "vision_end_token"):
+        special = getattr(processor, name, None)
+        if isinstance(special, str) and special:
+            _check_token(special, (f"{name}_index", f"{name}_id"), processor.tokenizer, config)
     _check_words(processor.tokenizer, prompt)
     _check_size(getattr(processor.video_processor, "size", None) or {})
     _check_frames(getattr(processor.video_processor, "num_frames", None))
@@ -160,11 +163,11 @@ def _check_ids(ids: Any, processor: Any, config: Any) -> None:
         )
 
 
-def _check_token(token: str, tokenizer: Any, config: Any) -> None:
-    """Tokenizer and model have to mean the same by the placeholder."""
+def _check_token(token: str, keys: tuple[str, str], tokenizer: Any, config: Any) -> None:
+    """Tokenizer and model have to mean the same by a special token; the model has its id under one of ``keys``."""
     with named(f"the tokenizer (tokenizer.json) and {shown(token)}"):
         own = tokenizer.convert_tokens_to_ids(token)
-    for key in ("video_token_index", "video_token_id"):
+    for key in keys:
         said = vars(config).get(key)
         if said is not None and own != said:
             raise ModelError(f"{key} in config.json is {shown(said)}, but the tokenizer's {shown(token)} is {own}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from earlytom.errors import ModelError, shown
 from earlytom.models.checkpoint.files import is_plain_name
 from earlytom.models.checkpoint.weights import Stored, listed
 
-__all__ = ["check_generation", "check_settings", "check_sizes", "hints"]
+__all__ = ["check_generation", "check_settings", "check_sizes", "culprit", "hints"]
 
 _LAYERS = ("num_hidden_layers", "depth")
 _HEADS = ("num_attention_heads", "num_heads")
@@ -19,15 +22,18 @@ _LENGTHS = ("hidden_size", "intermediate_size", "vocab_size")
 _SIZES = (*_LAYERS, *_HEADS, *_LENGTHS, "num_key_value_heads", "head_dim", "embed_dim", "out_hidden_size",
           "max_position_embeddings", "num_position_embeddings")  # fmt: skip
 _PIXELS = ("patch_size", "image_size", "num_channels", "in_channels", "in_chans", "spatial_merge_size",
-           "spatial_patch_size", "temporal_patch_size")  # fmt: skip
-_POSITIVE = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
-_TOKENS = ("image_token_index", "video_token_index", "image_token_id", "video_token_id")
+           "spatial_patch_size", "temporal_patch_size", "window_size")  # fmt: skip
+_POSITIVE = {"rms_norm_eps": 1.0, "layer_norm_eps": 1.0, "rope_theta": 1e18, "tokens_per_second": 1e6}
+_TOKENS = ("image_token_index", "video_token_index", "image_token_id", "video_token_id",
+           "vision_start_token_id", "vision_end_token_id")  # fmt: skip
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "projector_hidden_act")
 # Products of two still are lengths that a tensor can have.
 _LARGEST = 2**31 - 1
 _MOST_PIXELS = 2**16
 _DEEPEST = 8
+# Seconds for the name of a field that is wrong.
+_SEARCH = 2.0
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -71,27 +77,31 @@ def _groups(settings: Mapping[str, Any], place: str = "", depth: int = 0) -> Ite
 
 
 def _check_group(place: str, group: Mapping[str, Any]) -> None:
-    for keys, largest in ((_SIZES, _LARGEST), (_PIXELS, _MOST_PIXELS)):
+    for keys, largest, sides in ((_SIZES, _LARGEST, 1), (_PIXELS, _MOST_PIXELS, 2)):
         for key in keys:
             if group.get(key) is not None:
-                _check_size(f"{place}{key}", group[key], largest)
-    for key in _POSITIVE:
+                _check_size(f"{place}{key}", group[key], largest, sides)
+    for key, most in _POSITIVE.items():
         value = group.get(key)
-        if value is not None and not (_is_number(value) and 0 < value < math.inf):
-            raise ModelError(f"{place}{key} in config.json must be a number above 0, got {shown(value)}")
+        if value is not None and not (_is_number(value) and 0 < value <= most):
+            raise ModelError(
+                f"{place}{key} in config.json must be a number above 0 and at most {most:g}, got {shown(value)}"
+            )
     for key in _TOKENS:
-        if group.get(key) is not None and not _is_whole(group[key]):
-            raise ModelError(f"{place}{key} in config.json must be an integer, got {shown(group[key])}")
+        value = group.get(key)
+        if value is not None and not (_is_whole(value) and -_LARGEST <= value <= _LARGEST):
+            raise ModelError(f"{place}{key} in config.json must be the id of a token, got {shown(value)}")
     for key in _ACTIVATIONS:
         if group.get(key) is not None:
             _check_activation(f"{place}{key}", group[key])
     for key in _ENDS:
         _check_end(f"{place}{key} in config.json", group.get(key))
     _check_heads(place, group)
+    _check_window(place, group)
 
 
-def _check_size(name: str, value: Any, largest: int) -> None:
-    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+def _check_size(name: str, value: Any, largest: int, most_sides: int) -> None:
+    sides = value if isinstance(value, list) and len(value) == most_sides else [value]
     if not all(_is_whole(side) and 1 <= side <= largest for side in sides):
         raise ModelError(f"{name} in config.json must be an integer from 1 to {largest}, got {shown(value)}")
 
@@ -118,6 +128,18 @@ def _check_heads(place: str, group: Mapping[str, Any]) -> None:
             )
 
 
+def _check_window(place: str, group: Mapping[str, Any]) -> None:
+    """The windows of Qwen2.5-VL's encoder hold whole blocks of patches."""
+    window, merged, patch = (group.get(key) for key in ("window_size", "spatial_merge_size", "patch_size"))
+    if not (isinstance(window, int) and isinstance(merged, int) and isinstance(patch, int)):
+        return
+    if window < merged * patch:
+        raise ModelError(
+            f"{place}window_size in config.json must be at least {place}spatial_merge_size times {place}patch_size, "
+            f"got {window} for {merged} times {patch}"
+        )
+
+
 def _check_layers(place: str, group: Mapping[str, Any], stored: Stored) -> None:
     for key in _LAYERS:
         layers = group.get(key)
@@ -125,6 +147,37 @@ def _check_layers(place: str, group: Mapping[str, Any], stored: Stored) -> None:
             raise ModelError(
                 f"{place}{key} in config.json is {layers}, but {stored} holds {len(stored.shapes)} weights in all"
             )
+
+
+def culprit(settings: Mapping[str, Any], error: Exception, make: Callable[[dict[str, Any]], object]) -> str:
+    """The field of a ``config.json`` without which a model can be made of it, where an error names none.
+
+    Args:
+        settings: the document.
+        error: what came of it.
+        make: makes a model of a document, or raises; it may change the document.
+    """
+    deadline = time.monotonic() + _SEARCH
+    fields = [(place, key, group[key]) for place, group in list(_groups(settings))[::-1] for key in group]
+    if any(key in str(error) for _, key, _ in fields):
+        return ""
+    for place, key, value in fields:
+        if time.monotonic() > deadline:
+            break
+        with suppress(Exception):
+            make(_without(settings, place, key))
+            return f"; without {place}{key}, which is {shown(value)}, one can"
+    return ""
+
+
+def _without(settings: Mapping[str, Any], place: str, key: str) -> dict[str, Any]:
+    """A copy of the document without a field."""
+    document = copy.deepcopy(dict(settings))
+    inner = document
+    for step in place.split(".")[:-1]:
+        inner = inner[step]
+    del inner[key]
+    return document
 
 
 def hints(settings: Mapping[str, Any], stored: Stored) -> str:

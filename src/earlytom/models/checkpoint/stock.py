@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from earlytom.errors import ModelError, shown
 from earlytom.models.checkpoint.files import find, named, optional_object
-from earlytom.models.checkpoint.settings import check_generation, check_settings, check_sizes, hints
+from earlytom.models.checkpoint.settings import check_generation, check_settings, check_sizes, culprit, hints
 from earlytom.models.checkpoint.weights import Stored, listed, stored_weights
 
 __all__ = ["load_stock"]
@@ -48,10 +49,13 @@ def load_stock(path: str | Path, settings: Mapping[str, Any], model_class: Any =
     quantised = settings.get("quantization_config") is not None
     stored = stored_weights(path, settings.get("transformers_weights"), numbers_only=not quantised)
     check_sizes(settings, stored)
-    config = _load_config(path, None if model_class is None else model_class.config_class)
-    # Whatever config.json says of it, which may name code to be fetched.
-    config._attn_implementation = options.get("attn_implementation")
-    _check_amount(config, model_class, settings, stored, most=_PACKED if quantised else 2)
+    with _naming_the_field(settings, model_class):
+        config = _load_config(path, None if model_class is None else model_class.config_class)
+        # Whatever config.json says of it, which may name code to be fetched.
+        config._attn_implementation = options.get("attn_implementation")
+        with named(f"no model can be made of config.json{hints(settings, stored)}"):
+            wanted = _empty(config, model_class)
+    _check_amount(wanted, settings, stored, most=_PACKED if quantised else 2)
     with named(f"no model can be made of config.json and {stored}"):
         model, found = (model_class or AutoModelForImageTextToText).from_pretrained(
             path,
@@ -111,15 +115,35 @@ def _forget_code(config: Any) -> None:
             _forget_code(getattr(config, part))
 
 
-def _check_amount(config: Any, model_class: Any, settings: Mapping[str, Any], stored: Stored, *, most: int) -> None:
-    """Refuse a model of more than ``most`` times its checkpoint's values before memory is taken for it."""
+@contextmanager
+def _naming_the_field(settings: Mapping[str, Any], model_class: Any) -> Iterator[None]:
+    """Have an error about a configuration say which field it may be."""
+
+    def make(document: dict[str, Any]) -> None:
+        config_class = CONFIG_MAPPING[settings["model_type"]] if model_class is None else model_class.config_class
+        _empty(config_class.from_dict(document), model_class)
+
+    from transformers import CONFIG_MAPPING
+
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{error}{culprit(settings, error, make)}") from error.__cause__
+
+
+def _empty(config: Any, model_class: Any) -> Any:
+    """A model with shapes, and without values."""
     from transformers import AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
 
-    with named(f"no model can be made of config.json{hints(settings, stored)}"):
-        with torch.device("meta"), no_init_weights():
-            wanted = AutoModelForImageTextToText.from_config(config) if model_class is None else model_class(config)
-        wanted.tie_weights()
+    with torch.device("meta"), no_init_weights():
+        made = AutoModelForImageTextToText.from_config(config) if model_class is None else model_class(config)
+    made.tie_weights()
+    return made
+
+
+def _check_amount(wanted: Any, settings: Mapping[str, Any], stored: Stored, *, most: int) -> None:
+    """Refuse a model of more than ``most`` times its checkpoint's values before memory is taken for it."""
     values = sum(parameter.numel() for parameter in wanted.parameters())
     # A few that are missing are named one by one once it is loaded.
     if values > most * stored.values + _FEW:
