@@ -444,6 +444,7 @@ def _of_prompts() -> Iterator[Kind]:
             "empty": "", "no Jinja": "{% for", "without the video": "{{ messages[0]['role'] }}: hello",
             "of an unknown filter": "{{ messages | nothing }}", "raising": "{{ raise_exception('no') }}",
             "without the question": "<video>", "not UTF-8": b"\xff\xfe",
+            "ten billion letters": "{{ 'a' * 10**10 }}", "a number of a billion digits": "{{ '%0999999999d' % 1 }}",
             "reaching into Python": "{{ ().__class__.__bases__[0].__subclasses__() }}",
         }.items():  # fmt: skip
             yield Kind(

@@ -75,7 +75,8 @@ def plant(base: Path, folder: Path, made: Path) -> Path:
 def change(folder: Path, name: str, **fields: Any) -> None:
     """Set fields of a JSON file, and of its parts where they point to code; ``...`` removes one."""
     document = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
-    parts = [part for key, part in document.items() if key.endswith(("_config", "_processor")) and "auto_map" in fields]
+    inner = [part for key, part in document.items() if key.endswith(("_config", "_processor"))]
+    parts = [part for part in inner if isinstance(part, dict) and "auto_map" in fields]
     for part in (document, *parts):
         part.update(fields)
         for key in [key for key, value in part.items() if value is ...]:

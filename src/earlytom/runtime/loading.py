@@ -11,7 +11,7 @@ from torch import nn
 from earlytom.errors import ModelError, shown
 from earlytom.models import open_model
 from earlytom.models.checkpoint.files import named, read_settings
-from earlytom.models.checkpoint.prompts import load_processor
+from earlytom.models.checkpoint.prompts import load_processor, prepare_template
 from earlytom.models.checkpoint.stock import load_stock
 from earlytom.models.llava_video.published import is_published_layout
 
@@ -46,6 +46,7 @@ def _load(path: str | Path, dtype: torch.dtype | None, attention: str | None) ->
         from earlytom.models.llava_video.conversion import load_published
 
         return load_published(path, settings, dtype=dtype, attention=attention)
+    prepare_template(path)
     options: dict[str, Any] = {"dtype": "auto" if dtype is None else dtype, "attn_implementation": attention}
     if settings.get("model_type") == "llava_video":
         from earlytom.models.llava_video.model import LlavaVideoForConditionalGeneration

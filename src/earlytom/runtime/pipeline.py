@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from earlytom.errors import CompressionError, ModelError, shown, shown_cause
+from earlytom.errors import CompressionError, EarlyTomError, ModelError, shown, shown_cause
 from earlytom.methods import make_method
 from earlytom.models import open_model
+from earlytom.models.checkpoint.templates import write_prompt
 from earlytom.runtime.answer import Answer, describe_source, frames_left
 from earlytom.runtime.compression import compress
 from earlytom.runtime.devices import computing_devices, input_device, synchronize
@@ -145,10 +146,11 @@ class VideoQA:
         question = question if instruction is None else instruction(video) + question
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
         try:
-            prompt: str = self.processor.apply_chat_template(conversation, add_generation_prompt=True)
+            return write_prompt(self.processor, conversation)
+        except EarlyTomError:
+            raise
         except Exception as error:  # a template is a program that came with the checkpoint
             raise ModelError(f"the processor's chat template cannot write the prompt: {shown_cause(error)}") from error
-        return prompt
 
     def ask(
         self,

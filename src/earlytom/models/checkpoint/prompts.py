@@ -9,8 +9,9 @@ import torch
 
 from earlytom.errors import ModelError, shown
 from earlytom.models.checkpoint.files import PROCESSOR_NAMES, check_length, find, named, optional_object
+from earlytom.models.checkpoint.templates import start_renderer, write_prompt
 
-__all__ = ["check_prompt", "check_tokenizer_files", "load_processor"]
+__all__ = ["check_prompt", "check_tokenizer_files", "load_processor", "prepare_template"]
 
 _QUESTION = "earlytom-probe"
 _PROBE = (4, 224, 224, 3)
@@ -37,7 +38,6 @@ def load_processor(path: str | Path, config: Any, processor_class: Any = None) -
     _check_class_name(settings.get("tokenizer_class"))
     for name in ("special_tokens_map.json", "added_tokens.json", "chat_template.json"):
         optional_object(path, name)
-    _check_template(find(path, "chat_template.jinja"))
     if processor_class is None:
         processor_class = _processor_class({**found, "tokenizer_config.json": settings}, config)
     with named(f"the processor ({', '.join(found)}) or its tokenizer ({_tokenizer_file(path)}) cannot be loaded"):
@@ -56,11 +56,18 @@ def _check_class_name(name: Any) -> None:
         raise ModelError(f"tokenizer_class in tokenizer_config.json must be a name, got {shown(name)}")
 
 
-def _check_template(file: Path | None) -> None:
+def prepare_template(path: str | Path) -> None:
+    """Have what renders a checkpoint's chat template ready by the time its weights are loaded.
+
+    Raises:
+        ModelError: the template cannot be read.
+    """
+    file = find(path, "chat_template.jinja")
+    if file is None:
+        return
+    check_length(file, "chat_template.jinja")
     with named("the chat template (chat_template.jinja) cannot be read"):
-        if file is not None:
-            check_length(file, "chat_template.jinja")
-            file.read_text(encoding="utf-8")
+        start_renderer(file.read_text(encoding="utf-8"))
 
 
 def _processor_class(found: dict[str, dict[str, Any]], config: Any) -> Any:
@@ -107,7 +114,7 @@ def check_prompt(processor: Any, config: Any) -> None:
             "processor_config.json or tokenizer_config.json"
         )
     with named("the chat template (chat_template.jinja) cannot be used"):
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        prompt = write_prompt(processor, [{"role": "user", "content": content}])
     if _QUESTION not in prompt:
         raise ModelError("the chat template (chat_template.jinja) leaves out the question")
     token = getattr(processor, "video_token", None)
