@@ -71,6 +71,79 @@ def test_asking_again_from_on_text_is_an_error(qa, frames, ask_again, outer) -> 
     assert qa.ask(frames, QUESTION, max_new_tokens=1).new_tokens == 1
 
 
+@pytest.mark.parametrize("outer", ["ask", "stream"])
+def test_a_thread_that_asks_from_inside_an_answer_and_is_joined_there_is_an_error(qa, frames, outer) -> None:
+    errors: list[Exception] = []
+
+    def again(text: str) -> None:
+        def ask() -> None:
+            try:
+                qa.ask(frames, QUESTION, max_new_tokens=1)
+            except earlytom.CompressionError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join()
+
+    def run() -> object:
+        options = {"on_text": again, "max_new_tokens": 2}
+        return qa.ask(frames, QUESTION, **options) if outer == "ask" else list(qa.stream(frames, QUESTION, **options))
+
+    assert not isinstance(within(60, run)[0], Exception)
+    assert errors
+    assert all("from inside the answer to another one" in str(error) for error in errors)
+
+
+def test_a_thread_that_is_joined_for_a_while_waits_for_its_turn(qa, frames) -> None:
+    """Nor is one refused that is started inside an answer and joined behind it."""
+    threads: list[threading.Thread] = []
+    answers: list[object] = []
+
+    def again(text: str) -> None:
+        if not threads:
+            threads.append(threading.Thread(target=lambda: answers.append(qa.ask(frames, QUESTION, max_new_tokens=1))))
+            threads[0].start()
+            threads[0].join(2.5)
+
+    within(60, lambda: qa.ask(frames, QUESTION, on_text=again, max_new_tokens=2))
+    threads[0].join(60)
+    assert len(answers) == 1
+
+
+def test_a_ring_over_a_thread_that_is_joined_is_broken() -> None:
+    """One holds the first and joins a thread that wants the second, whose holder wants the first."""
+    first, second = Turns(), Turns()
+    held = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    def take(turns: Turns) -> None:
+        try:
+            with turns.take():
+                outcomes.append("taken")
+        except earlytom.CompressionError:
+            outcomes.append("refused")
+
+    def join() -> None:
+        with first.take():
+            held.wait()
+            thread = threading.Thread(target=take, args=(second,), daemon=True)
+            thread.start()
+            thread.join()
+
+    def hold() -> None:
+        with second.take():
+            held.wait()
+            take(first)
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (join, hold)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(outcomes) == ["refused", "taken"]
+
+
 @ways
 def test_asking_again_from_a_stopping_criterion_is_an_error(qa, frames, ask_again) -> None:
     def again(ids, scores, **_):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -17,10 +18,11 @@ __all__ = ["Taker", "Turns", "current_taker", "turns_of", "work_inside"]
 
 @dataclass(eq=False)
 class Taker:
-    """Who has a turn or waits for one, and the one from inside whose turn he asks."""
+    """Who has a turn or waits for one, in which thread, and the one from inside whose turn he asks."""
 
     outer: Taker | None
     waits_for: Turns | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
     def is_inside(self, other: Taker) -> bool:
         """Whether ``other`` is this one, or goes on only when this one is done."""
@@ -31,6 +33,9 @@ _THREAD = threading.local()
 # One condition for all turns, since who waits for whom may go over several of them.
 _CHANGED = threading.Condition()
 _WAITING: set[Taker] = set()
+_ALL: weakref.WeakSet[Turns] = weakref.WeakSet()
+# After as many seconds a thread that waits looks whether it is itself waited for.
+_LOOK = 1.0
 
 
 def current_taker() -> Taker | None:
@@ -48,6 +53,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._holder: Taker | None = None
+        with _CHANGED:  # under which they are looked through
+            _ALL.add(self)
 
     @contextmanager
     def take(self) -> Iterator[None]:
@@ -80,7 +87,8 @@ class Turns:
                             "criterion or a logits processor), which would wait for itself; ask it behind that answer, "
                             "or of another model"
                         )
-                    _CHANGED.wait()
+                    if not _CHANGED.wait(_LOOK) and taker.outer is None:
+                        taker.outer = _joining(taker)
                 self._holder = taker
             finally:
                 _WAITING.discard(taker)
@@ -98,6 +106,23 @@ class Turns:
                 return True
             held_up += [one.waits_for for one in _WAITING if one.waits_for is not None and one.is_inside(holder)]
         return False
+
+
+def _joining(taker: Taker) -> Taker | None:
+    """Who, in his turn or waiting for one, has joined this thread and goes on only when it ends.
+
+    Nothing tells a thread who started it and waits for it; where he stands says so as long as he waits.
+    """
+    frames, thread = sys._current_frames(), threading.current_thread()
+    for other in {turns._holder for turns in _ALL} | _WAITING:
+        frame = None if other is None or other is taker else frames.get(other.thread)
+        while frame is not None:
+            if frame.f_code is threading.Thread.join.__code__:
+                here = frame.f_locals
+                if here.get("self") is thread and here.get("timeout") is None:
+                    return other
+            frame = frame.f_back
+    return None
 
 
 _TURNS: weakref.WeakKeyDictionary[nn.Module, Turns] = weakref.WeakKeyDictionary()
