@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -152,22 +153,36 @@ def _check_layers(place: str, group: Mapping[str, Any], stored: Stored) -> None:
 def culprit(settings: Mapping[str, Any], error: Exception, make: Callable[[dict[str, Any]], object]) -> str:
     """The field of a ``config.json`` without which a model can be made of it, where an error names none.
 
+    Fields are left out one after another, deepest first, of a model of one layer, for two seconds at most.
+
     Args:
         settings: the document.
         error: what came of it.
         make: makes a model of a document, or raises; it may change the document.
     """
     deadline = time.monotonic() + _SEARCH
-    fields = [(place, key, group[key]) for place, group in list(_groups(settings))[::-1] for key in group]
-    if any(key in str(error) for _, key, _ in fields):
+    groups = sorted(_groups(settings), key=lambda found: -found[0].count("."))
+    fields = [(place, key, group[key]) for place, group in groups for key in group]
+    if set(re.findall(r"[^\W\d]\w+", str(error))) & {key for _, key, _ in fields}:
         return ""
+    document = _with_one_layer(settings)
     for place, key, value in fields:
         if time.monotonic() > deadline:
             break
         with suppress(Exception):
-            make(_without(settings, place, key))
+            make(_without(document, place, key))
             return f"; without {place}{key}, which is {shown(value)}, one can"
     return ""
+
+
+def _with_one_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the document for a model that is quickly made."""
+    document = copy.deepcopy(dict(settings))
+    for _, group in list(_groups(document)):
+        if isinstance(group, dict):
+            group.pop("layer_types", None)
+            group.update({key: 1 for key in _LAYERS if _is_whole(group.get(key))})
+    return document
 
 
 def _without(settings: Mapping[str, Any], place: str, key: str) -> dict[str, Any]:
@@ -176,7 +191,7 @@ def _without(settings: Mapping[str, Any], place: str, key: str) -> dict[str, Any
     inner = document
     for step in place.split(".")[:-1]:
         inner = inner[step]
-    del inner[key]
+    inner.pop(key, None)
     return document
 
 
