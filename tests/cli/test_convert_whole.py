@@ -254,10 +254,24 @@ def test_folders_whose_names_begin_alike_are_apart(source, tmp_path) -> None:
     assert invoke(source, tmp_path / "new" / "folder").exit_code == 0
 
 
-def test_a_long_destination_is_not_repeated(source, tmp_path) -> None:
-    done = invoke(source, tmp_path / ("x" * 5000))
+@pytest.mark.parametrize("name", ["x" * 5000, "/".join(["y" * 200] * 30), "loop", "loop/out"])
+def test_a_destination_that_cannot_be_is_one_short_line(name, source, tmp_path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    done = invoke(source, tmp_path / name)
+    assert isinstance(done.exception, SystemExit)
     assert done.exit_code == 1
-    assert len(done.stderr) < 2000
+    assert "error: the destination" in done.stderr
+    assert len(done.stderr) < 500
+
+
+@pytest.mark.parametrize("name", ["/dev/null", " ", "\n", "", "a/b/c", "../x", "\0", "x" * 5000])
+def test_a_source_that_cannot_be_is_one_short_line(name, tmp_path) -> None:
+    done = invoke(name, tmp_path / "out")
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
+    assert "error: cannot convert" in done.stderr
+    assert len(done.stderr) < 1000
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_of_the_user_s_own_stay_whatever_they_are_called(tmp_path) -> None:

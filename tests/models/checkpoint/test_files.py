@@ -137,3 +137,9 @@ def test_a_part_that_an_index_lists_has_to_come(fake_hub) -> None:
     fake_hub.answer = lambda name: unreachable()
     with pytest.raises(earlytom.ModelError, match=r"model-1-of-2\.safetensors cannot be had: We couldn't connect"):
         weight_files(REPOSITORY)
+
+
+@pytest.mark.parametrize("name", ["/dev/null", " ", "a/b/c", "../x"])
+def test_what_is_no_name_of_a_repository_is_told(name) -> None:
+    with pytest.raises(earlytom.ModelError, match=r"config\.json"):
+        find(name, "config.json", needed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def find(path: str | Path, name: str, *, needed: bool = False) -> Path | None:
         ModelError: the file could not be downloaded, or it cannot be told whether it is there: the hub cannot be
             reached, wants to know who asks, or has no such repository.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # False, too, for what is too long for a path
         local = Path(path) / name
         return local if local.is_file() else None
     from transformers.utils import cached_file
@@ -101,21 +102,27 @@ def _is_absent(error: Exception) -> bool:
 
 def _is_known_absent(repository: str, name: str) -> bool:
     """Whether the cache has noted that a repository does not have a file."""
-    from transformers.utils.hub import try_to_load_from_cache
-
-    known = try_to_load_from_cache(repository, name)
-    return known is not None and not isinstance(known, str)
+    noted = _noted(repository, name)
+    return noted is not None and not isinstance(noted, str)
 
 
 def _is_cached(repository: str) -> bool:
     """Whether the cache has settings, weights and processor of a checkpoint, as far as their names tell."""
-    from transformers.utils.hub import try_to_load_from_cache
-
-    settings = try_to_load_from_cache(repository, "config.json")
+    settings = _noted(repository, "config.json")
     if not isinstance(settings, str):
         return False
     names = {file.name for file in Path(settings).parent.iterdir()}
     return bool(names & set(PROCESSOR_NAMES)) and any(name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def _noted(repository: str, name: str) -> object:
+    """What the cache knows of a file: its path, that there is none, or nothing."""
+    from transformers.utils.hub import try_to_load_from_cache
+
+    try:
+        return try_to_load_from_cache(repository, name)
+    except ValueError:  # no name of a repository
+        return None
 
 
 def read_object(file: Path, name: str | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import ModelError, shown
-from earlytom.models.checkpoint.files import find, named, optional_object, read_object, read_settings
+from earlytom.models.checkpoint.files import find, named, optional_object, read_object, read_settings, reason
 from earlytom.models.checkpoint.prompts import check_prompt, check_tokenizer_files
 from earlytom.models.checkpoint.settings import check_generation, check_sizes, hints
 from earlytom.models.checkpoint.weights import listed, stored_weights
@@ -218,8 +219,12 @@ def convert(
         ModelError: the source cannot be converted, the destination is not free, or the disk is full; the destination
             is then as it was.
     """
-    clear_leftovers(destination)
-    _check_destination(source, destination, force=force)
+    try:
+        clear_leftovers(destination)
+        _check_destination(source, destination, force=force)
+    except (OSError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or reason(error).partition(" from ")[0]
+        raise ModelError(f"the destination {shown(str(destination))} cannot be written: {cause}") from error
     try:
         settings = _published_settings(source)
         changes = {"mm_spatial_pool_mode": pool_mode, "mm_newline_position": newline_position}
@@ -275,7 +280,7 @@ def _check_destination(source: str | Path, destination: Path, *, force: bool) ->
     name = shown(str(destination))
     if destination.exists() and not destination.is_dir():
         raise ModelError(f"the destination {name} is a file; give a folder")
-    if Path(source).exists():
+    if os.path.exists(source):  # False, too, for what is too long for a path
         target, origin = destination.resolve(), Path(source).resolve()
         if target == origin or (destination.exists() and destination.samefile(source)):
             raise ModelError(f"the destination {name} is the source; give another folder")
