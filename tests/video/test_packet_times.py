@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import shared
+from earlytom.errors import VideoError
 from earlytom.video import Sampling, Video, read_video
 from earlytom.video import _pyav as reader
 
@@ -47,6 +50,56 @@ def test_decoding_times_for_presentation_times(tmp_path: Path, codec: str, suffi
     assert_like_plain_decoding(path)
     assert numbers_of(read_video(path, Sampling(frames=None)).frames) == list(range(60))
     assert read_video(path, Sampling(frames=2)).timestamps == pytest.approx((0, 59 / 30), abs=2e-3)
+
+
+def with_times(source: Path, path: Path, change: Callable[[int], float | None]) -> Path:
+    """Copy a clip; ``change`` tells by how many frames a packet's time is wrong, None for one that is missing."""
+    if int(av.__version__.split(".")[0]) < 15:
+        pytest.skip("PyAV 14 does not copy streams as they are")
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream: Any = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        held = [packet for packet in old.demux(stream) if packet.dts is not None]
+        for at, packet in enumerate(held):
+            late = change(at)
+            if late is not None:
+                packet.pts, packet.stream = max(packet.dts, packet.pts + int(late / 30 / packet.time_base)), copy
+                new.mux(packet)
+    return path
+
+
+FAST = {"count": 30, "options": {"g": "12", "bf": "2", "preset": "ultrafast"}}
+MPEG2: dict[str, Any] = {"count": 30, "codec": "mpeg2video", "options": {"g": "10", "bf": "2"}}
+# How a clip is made, the container, and which packets have a wrong time or are missing.
+WRONG: dict[str, tuple[dict[str, Any], str, dict[int, float | None]]] = {
+    "a little": (CODECS["mpeg2"], "mp4", {29: 1.4}),
+    "a little, at the end": (FAST, "mp4", {29: -1.9}),
+    "far, before a keyframe": (CODECS["mpeg2"], "ts", {25: 2000.0}),
+    "far, behind the last keyframe": (FAST, "ts", {25: 2000.0}),
+    "far, with no times of decoding": (CODECS["h264"], "mkv", {25: 2000.0}),
+    "missing behind a keyframe": (MPEG2, "ts", dict.fromkeys(range(12, 20))),
+    "missing up to a keyframe": (MPEG2, "ts", dict.fromkeys(range(13, 18))),
+    "missing and far": (FAST, "ts", {5: None, 17: 2000.0}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_times_of_some_frames_are_wrong(tmp_path: Path, wrong: str) -> None:
+    settings, suffix, changes = WRONG[wrong]
+    ordered = make_clip(tmp_path / f"ordered.{'ts' if 'codec' in settings else 'mp4'}", **settings)
+    path = with_times(ordered, tmp_path / f"wrong.{suffix}", lambda at: changes.get(at, 0.0))
+    frames, _ = decode_all(path)
+    assert len(frames) == settings.get("count", 60) - list(changes.values()).count(None)
+    for count in range(1, len(frames) + 1):
+        video = read_video(path, Sampling(frames=count))
+        assert np.array_equal(video.frames, np.stack([frames[i] for i in video.indices]))
+
+
+def test_times_that_go_back_without_reordering(tmp_path: Path) -> None:
+    ordered = make_clip(tmp_path / "ordered.mp4", options={"g": "12", "bf": "0"})
+    path = with_times(ordered, tmp_path / "wrong.mp4", lambda at: 3.0 * (at == 30))
+    assert_like_plain_decoding(path)
+    assert numbers_of(read_video(path, Sampling(frames=None)).frames) == list(range(60))
 
 
 def test_only_a_part_of_the_file_is_out_of_order(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from earlytom.video._times import crosses_keyframes, doubtful, goes_back
+
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
@@ -20,8 +22,9 @@ __all__ = ["NO_TIME", "Stretch", "Table", "scan", "stretches"]
 # A seek flushes the decoder and starts at a keyframe, the dearest frame to decode: not worth it for a few packets.
 _MIN_SKIP = 8
 
-# Where packet times may be times of decoding, so many packets more are decoded than the frame wanted: pictures shown
-# before one that is stored before them follow it closely (B-frames their reference, a second field the first).
+# Where packet times may be wrong, so many packets more are decoded than the frame wanted and those that are said to be
+# shown before it: pictures shown before one that is stored before them follow it closely (B-frames their reference, a
+# second field the first).
 _LOOKAHEAD = 4
 
 # A frame is shown before its keyframe or the one before that; a table in which many are is no reason to look far.
@@ -32,6 +35,9 @@ _TINY = 16
 
 # Broadcasts and raw streams are cut anywhere.
 _STARTS_ANYWHERE = frozenset({"mpegts", "mpeg", "flv", "asf", "h264", "hevc", "mpegvideo", "m4v", "vc1"})
+
+# Containers that store times of presentation and of decoding; for others libav guesses the one from the other.
+_STORES_BOTH = frozenset({"mov", "flv", "mpegts", "mpeg"})
 
 # Stands for an unknown time.
 NO_TIME = -(1 << 63)
@@ -46,8 +52,7 @@ class Table:
         dts: decode time likewise.
         key: whether decoding can start at the packet.
         shown: whether the packet makes a frame that is shown.
-        doubtful: bool array, whether the pts of the packet may be a time of decoding: the codec reorders frames, but
-            no packet from its keyframe to the next is shown before an earlier one.
+        doubtful: bool array, whether the pts of the packet may be wrong (:func:`earlytom.video._times.doubtful`).
         order: positions (in decode order) of the packets that are shown, in presentation order: entry ``i`` belongs
             to frame ``i`` of the video.
         end: pts at which the last frame ends.
@@ -87,6 +92,11 @@ class Table:
         return {pts: at for at, pts in enumerate(self.pts)}
 
     @cached_property
+    def reach(self) -> npt.NDArray[np.intp]:
+        """For each frame, the last position (decode order) of it and those shown before it."""
+        return np.maximum.accumulate(self.order)
+
+    @cached_property
     def _keys(self) -> npt.NDArray[np.intp]:
         return np.flatnonzero(self.key)
 
@@ -108,7 +118,7 @@ class Stretch:
     Attributes:
         start: position of the first packet (decode order), a keyframe wherever there is one.
         stop: position of the last packet needed.
-        doubtful: whether the times of its packets may be times of decoding.
+        doubtful: whether the times of its packets may be wrong.
         targets: frame numbers wanted from it, ascending.
     """
 
@@ -184,17 +194,19 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     reorders = bool(stream.codec_context.has_b_frames)
     name = container.format.name
     pts, shown = np.asarray(found.pts, dtype=np.int64), np.flatnonzero(found.shown)
+    dts = np.asarray(found.dts, dtype=np.int64) if set(name.split(",")) & _STORES_BOTH else None
+    doubt = doubtful(pts, found.key, dts) if reorders else np.zeros(len(pts), dtype=np.bool_)
     return Table(
         pts=found.pts,
         dts=found.dts,
         size=found.size,
         key=found.key,
         shown=found.shown,
-        doubtful=_doubtful(pts, found.key) if reorders else np.zeros(len(pts), dtype=np.bool_),
+        doubtful=doubt,
         order=shown[np.argsort(pts[shown], kind="stable")].tolist(),
         end=found.end,
         reorders=reorders,
-        problem=_problem(found, reorders and name == "avi"),
+        problem=_problem(found, pts, reorders, name == "avi", bool(doubt.any())),
         corrupt=found.corrupt,
         tiny=found.tiny,
         # An edit list may leave frames out, but then reading them does not fail.
@@ -204,9 +216,9 @@ def scan(container: InputContainer, stream: VideoStream) -> Table:
     )
 
 
-def _problem(found: _Packets, untimed: bool) -> str | None:
+def _problem(found: _Packets, pts: npt.NDArray[np.int64], reorders: bool, untimed: bool, doubts: bool) -> str | None:
     """Why packets cannot number frames."""
-    if untimed:
+    if reorders and untimed:
         return "AVI stores no presentation times, and this codec reorders frames"
     if NO_TIME in found.pts:
         return "packets without presentation time"
@@ -214,27 +226,14 @@ def _problem(found: _Packets, untimed: bool) -> str | None:
         return "packets that share a presentation time"
     if True in found.key and True in found.shown and found.shown.index(True) < found.key.index(True):
         return "frames before the first keyframe"
-    if _goes_back(found.pts) and _goes_back([time for time in found.dts if time != NO_TIME]):
+    if goes_back(pts) and goes_back([time for time in found.dts if time != NO_TIME]):
         # Recordings joined without a new clock: sorting would shuffle their frames.
         return "the clock jumps back"
+    if goes_back(pts) and not reorders:
+        return "presentation times go back, and this codec does not reorder frames"
+    if doubts and crosses_keyframes(pts, found.key):
+        return "presentation times contradict keyframes"
     return None
-
-
-def _goes_back(times: Sequence[int]) -> bool:
-    return bool(np.any(np.diff(np.asarray(times, dtype=np.int64)) < 0))
-
-
-def _doubtful(pts: npt.NDArray[np.int64], key: Sequence[bool]) -> npt.NDArray[np.bool_]:
-    """Packets of groups (a keyframe to the next) in which presentation times only ascend, though frames reorder."""
-    count = len(pts)
-    if not count:
-        return np.zeros(0, dtype=np.bool_)
-    starts = np.unique(np.append(0, np.flatnonzero(key)))
-    goes_back = np.append(False, pts[1:] < pts[:-1])
-    goes_back[starts] = False
-    lengths = np.diff(np.append(starts, count))
-    # A group of one packet has nothing that could be shown before it.
-    return np.repeat((np.add.reduceat(goes_back, starts, dtype=np.intp) == 0) & (lengths > 1), lengths)
 
 
 def _start(table: Table, position: int) -> int:
@@ -264,7 +263,7 @@ def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
     for index in indices:
         position = table.order[index]
         first, doubt = _start(table, position), bool(table.doubtful[position])
-        last = min(position + _LOOKAHEAD, table.packets - 1) if doubt else position
+        last = min(int(table.reach[index]) + _LOOKAHEAD, table.packets - 1) if doubt else position
         if targets and first - stop <= _MIN_SKIP:
             start, stop, doubtful = min(start, first), max(stop, last), doubtful or doubt
         else:
