@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -88,6 +89,18 @@ def test_reading_that_fails_at_any_time(clip: Factory, failure: str, decode_all:
             break
         reads += 1
     assert reads > 5
+
+
+def test_an_object_that_does_not_say_whether_it_seeks(clip: Factory) -> None:
+    """It is read from its start and put back, like others that seek, where it can."""
+    held = io.BytesIO(clip("short_gop").read_bytes())
+    held.seek(100)
+    file: Any = SimpleNamespace(read=held.read, seek=held.seek, tell=held.tell)
+    assert numbers_of(read_video(file, Sampling(frames=3)).frames) == [0, 29, 59]
+    assert held.tell() == 100
+    held.seek(0)
+    cannot: Any = SimpleNamespace(read=held.read)
+    assert numbers_of(read_video(cannot, Sampling(frames=3)).frames) == [0, 29, 59]
 
 
 @pytest.mark.parametrize("method", ["seek", "tell", "seekable"])

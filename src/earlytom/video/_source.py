@@ -155,10 +155,11 @@ def _synchronous(source: object, name: str) -> BinaryIO:
 
 def _position(file: BinaryIO) -> int | None:
     """Where a file stands, None for one that cannot seek."""
+    # Some that can do not say so (SpooledTemporaryFile before Python 3.11).
     seekable = getattr(file, "seekable", None)
-    if not callable(seekable) or not _attempt(seekable):
+    if seekable is not None and not (callable(seekable) and _attempt(seekable)):
         return None
-    start = _attempt(file.tell)
+    start = _attempt(lambda: file.tell())
     return start if isinstance(start, int) and _attempt(lambda: file.seek(start) or True) else None
 
 
