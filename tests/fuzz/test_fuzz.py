@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from random import Random
 
+import av
 import pytest
 
 from earlytom import EarlyTomError, VideoError
@@ -47,6 +49,24 @@ def test_other_pictures_are_a_finding(tmp_path) -> None:
         videos.compared(replace(video, frames=video.frames[[0, 0, 2]]), data)
     with pytest.raises(FindingError, match="31 frames are told, plain decoding gives 30"):
         videos.compared(replace(video, source_frames=31), data)
+
+
+def test_plain_decoding_agrees_with_itself_but_for_pictures_that_end_too_soon(tmp_path) -> None:
+    videos.make_clips(tmp_path / "clips")
+    for data in videos.clips(tmp_path / "clips"):
+        assert videos._unsettled(data) == set()
+    path = tmp_path / "clips" / "vp8.webm"
+    if path.exists():
+        ended = bytearray(path.read_bytes())
+        with av.open(io.BytesIO(ended)) as container:
+            packet = [packet for packet in container.demux(video=0) if packet.size][13]
+        at = ended.index(bytes(packet))
+        found = set()
+        for seed in range(200):
+            ended[at + 10 : at + packet.size] = Random(seed).randbytes(packet.size - 10)
+            found |= videos._unsettled(bytes(ended))
+        assert 13 in found
+        assert found <= set(range(13, 20))
 
 
 def test_the_same_seed_gives_the_same_input() -> None:
