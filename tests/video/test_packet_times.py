@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from conftest import shared
-from earlytom.errors import VideoError
 from earlytom.video import Sampling, Video, read_video
 from earlytom.video import _pyav as reader
 
@@ -70,10 +68,14 @@ def with_times(source: Path, path: Path, change: Callable[[int], float | None]) 
 
 FAST = {"count": 30, "options": {"g": "12", "bf": "2", "preset": "ultrafast"}}
 MPEG2: dict[str, Any] = {"count": 30, "codec": "mpeg2video", "options": {"g": "10", "bf": "2"}}
+EVERY_12 = {"options": {"g": "12", "bf": "3", "sc_threshold": "0"}}
 # How a clip is made, the container, and which packets have a wrong time or are missing.
 WRONG: dict[str, tuple[dict[str, Any], str, dict[int, float | None]]] = {
     "a little": (CODECS["mpeg2"], "mp4", {29: 1.4}),
-    "a little, at the end": (FAST, "mp4", {29: -1.9}),
+    "a little, of a keyframe": (EVERY_12, "ts", {24: 2.4}),
+    "a little, before a keyframe": (EVERY_12, "ts", {25: -2.4}),
+    "a little, further on": (EVERY_12, "mp4", {27: -1.4}),
+    "a little, at the end": (EVERY_12, "mp4", {59: -1.4}),
     "far, before a keyframe": (CODECS["mpeg2"], "ts", {25: 2000.0}),
     "far, behind the last keyframe": (FAST, "ts", {25: 2000.0}),
     "far, with no times of decoding": (CODECS["h264"], "mkv", {25: 2000.0}),

@@ -24,7 +24,9 @@ class Video:
         timestamps: ``T`` presentation times in seconds since the first frame of the source; empty when the source has
             no clock (arrays and images).
         source_frames: number of frames in the source, at least ``T``.
-        source_fps: average frames per second of the source, None when it has no clock.
+        source_fps: average frames per second as the source claims (animated WebP: as they are), None when it has no
+            clock. A claim may be far off, as in recordings of a screen; ``timestamps`` are the frames' own times, and
+            what models are told about time comes from these.
         duration: seconds from the start of the first to the end of the last frame, None when unknown.
         decoder: ``"pyav"``, ``"torchcodec"``, ``"pillow"`` (animated WebP) or ``"frames"`` (pictures).
         source: the path of a file or folder, ``"<bytes>"`` (also from a data URL), ``"<file object>"``, ``"<array>"``,
