@@ -15,7 +15,7 @@ from earlytom.video import Sampling, Video, read_video
 from earlytom.video import _pyav as reader
 
 from .clips import decode_all, make_clip, numbers_of, without_order
-from .conftest import Factory
+from .conftest import CLIPS, Factory
 
 SAMPLINGS = [*(Sampling(frames=count) for count in (1, 2, 3, 5, 8, 13)), Sampling(frames=None)]
 
@@ -164,6 +164,22 @@ def test_streams_without_reordering_are_not_decoded_whole(clip: Factory, monkeyp
         assert numbers_of(video.frames) == [0, 29, 59]
         assert video.decoded is not None
         assert video.decoded < 40
+
+
+def test_uneven_times_of_open_groups_are_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames before a keyframe are those of an open group; from the keyframe before, decoding bears the times out."""
+
+    def refuse(*arguments: Any) -> Video:
+        raise RuntimeError("decoded everything instead of seeking")
+
+    monkeypatch.setattr(reader, "_read_by_decoding", refuse)
+    ticks = [i + (i > 20) * 3 + (i > 40) * 5 for i in range(60)]
+    for name in ("open_gop", "hevc_open_gop"):
+        path = make_clip(tmp_path / f"{name}.mkv", **CLIPS[name][1], ticks=ticks)
+        video = read_video(path, Sampling(frames=3))
+        assert numbers_of(video.frames) == list(video.indices)
+        assert video.decoded is not None
+        assert video.decoded < 60
 
 
 def test_recorded_faults() -> None:

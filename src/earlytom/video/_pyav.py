@@ -138,8 +138,8 @@ def decode_stretch(
     wanted = {table.pts[table.order[index]]: index for index in stretch.targets}
     positions = {table.order[index] for index in stretch.targets}
     starting = table.pts[stretch.start]
-    # Where the times are in doubt, a frame shown before the keyframe is no proof of an open group.
-    leading = min(wanted) >= starting and not stretch.doubtful
+    # Where the times of the first group are in doubt, a frame shown before its keyframe is no proof of an open group.
+    leading = min(wanted) >= starting and not (stretch.doubtful and stretch.start == 0)
     context = stream.codec_context
     # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not. Where
     # the times are in doubt, every frame is a witness.

@@ -97,6 +97,14 @@ class Table:
         return np.maximum.accumulate(self.order)
 
     @cached_property
+    def opens(self) -> npt.NDArray[np.bool_]:
+        """For each packet, whether in its group (a keyframe to the next) frames are shown before the keyframe."""
+        starts = np.unique(np.append(0, self._keys))
+        pts = np.asarray(self.pts, dtype=np.int64)
+        lengths = np.diff(np.append(starts, len(pts)))
+        return np.repeat(np.minimum.reduceat(pts, starts) < pts[starts], lengths)
+
+    @cached_property
     def _keys(self) -> npt.NDArray[np.intp]:
         return np.flatnonzero(self.key)
 
@@ -262,7 +270,11 @@ def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
     targets: list[int] = []
     for index in indices:
         position = table.order[index]
-        first, doubt = _start(table, position), bool(table.doubtful[position])
+        doubt = bool(table.doubtful[position])
+        first = _start(table, position)
+        if doubt and table.opens[first]:
+            # Are they, or is the time of the keyframe wrong? From the one before, decoding shows.
+            first = next(iter(table.keys_before(first - 1, 1)), first)
         last = min(int(table.reach[index]) + _LOOKAHEAD, table.packets - 1) if doubt else position
         if targets and first - stop <= _MIN_SKIP:
             start, stop, doubtful = min(start, first), max(stop, last), doubtful or doubt
