@@ -361,3 +361,25 @@ def test_data_addresses_and_a_file_called_dash(clip: Path, shared_model: Any, tm
         result = invoke("ask", video, "What?", "--json", *QUICK)
         assert result.exit_code == 0, result.stderr[:300]
         assert json.loads(result.stdout)["text"] == expected
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_budget_of_tokens_holds_before_compression(clip, shared_model, compare) -> None:
+    found = invoke("ask", clip, "What?", "--max-tokens", 150, "--json", *QUICK, *(("--compare",) if compare else ()))
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    for run in document["runs"] if compare else [document]:
+        assert (run["frames"], run["visual_tokens_uncompressed"]) == (4, 144)
+
+
+def test_a_budget_shrinks_the_pictures_of_the_twin(clip, shared_twin) -> None:
+    found = invoke("ask", clip, "What?", "--max-tokens", 60, "--json", *QUICK)
+    document = json.loads(found.stdout)
+    assert document["frames"] == 8
+    assert 4 <= document["visual_tokens_uncompressed"] <= 60
+
+
+def test_a_budget_below_one_picture_is_an_error(clip, shared_model) -> None:
+    found = invoke("ask", clip, "What?", "--max-tokens", 5, *QUICK)
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert "max_tokens is 5" in found.stderr

@@ -149,3 +149,19 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(qa, tmp_
     monkeypatch.setattr(runner, "make_task", lambda benchmark, clip: pytest.fail("drawn"))
     with pytest.raises(earlytom.MethodError, match="20"):
         evaluate(qa, FRAMES, make_variants(["earlytom:merge_layers=20"], [0.25])[0], 1, tmp_path)
+
+
+def test_a_budget_of_tokens_reaches_the_model_and_is_a_setting_of_the_run(tmp_path) -> None:
+    qa = earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu")
+    (none,), _ = make_variants([], [])
+    limited = dataclasses.replace(FRAMES, max_tokens=150, skills=("colour",), form="free")
+    (row, *_) = evaluate(qa, limited, [none], 2, tmp_path)
+    assert row.visual_tokens == 144
+    assert run_settings(qa, limited)["max_tokens"] == 150
+    with pytest.raises(EarlyTomError, match="other settings: max_tokens is 150 there"):
+        evaluate(qa, dataclasses.replace(limited, max_tokens=None), [none], 2, tmp_path)
+
+
+def test_folders_from_before_there_were_budgets_go_on() -> None:
+    qa = earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu")
+    assert "max_tokens" not in run_settings(qa, FRAMES)

@@ -34,6 +34,7 @@ def ask(
     frames: options.FramesOption = None,
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
+    max_tokens: options.MaxTokensOption = None,
     spacing: options.SpacingOption = options.SpacingName.by_index,
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
@@ -63,6 +64,8 @@ def ask(
       earlytom ask clip.mp4 "What happens?" --retention 0.1 --compare
 
       earlytom ask clip.mp4 "What happens?" --method earlytom:tau_seg=0.5,merge_layers=6/14/20 --json
+
+      earlytom ask film.mp4 "What happens?" --model path/to/qwen2.5-vl --fps 2 --max-frames 768 --max-tokens 23000
     """
     _check_combination(stream=stream, compare=compare, as_json=as_json)
     chosen = options.build_method(method, retention, preset, visual_tokens)
@@ -77,9 +80,9 @@ def ask(
     for text in session.notes:
         note(text)
     if compare:
-        document = _compare(session, question, chosen, repeats, max_new_tokens, show=not as_json)
+        document = _compare(session, question, chosen, repeats, max_new_tokens, max_tokens, show=not as_json)
     else:
-        document = _answer(session, question, chosen, max_new_tokens, stream=stream, show=not as_json)
+        document = _answer(session, question, chosen, max_new_tokens, max_tokens, stream=stream, show=not as_json)
     if as_json:
         head = {"video": str(video), "model": model or "shipped", "device": describe_device(session.qa)}
         print_json(head | document | {"notes": list(session.notes)})
@@ -92,7 +95,14 @@ def _check_combination(*, stream: bool, compare: bool, as_json: bool) -> None:
 
 
 def _answer(
-    session: Session, question: str, method: Method, max_new_tokens: int, *, stream: bool, show: bool
+    session: Session,
+    question: str,
+    method: Method,
+    max_new_tokens: int,
+    max_tokens: int | None,
+    *,
+    stream: bool,
+    show: bool,
 ) -> dict[str, Any]:
     with nullcontext() if stream else status("answering"):
         answer = session.qa.ask(
@@ -101,6 +111,7 @@ def _answer(
             method=method,
             on_text=_write if stream else None,
             max_new_tokens=max_new_tokens,
+            max_tokens=max_tokens,
         )
     if show:
         _write("\n" if stream else answer.text + "\n")
@@ -125,7 +136,14 @@ def _cost(answer: Answer, device: str) -> str:
 
 
 def _compare(
-    session: Session, question: str, method: Method, repeats: int, max_new_tokens: int, *, show: bool
+    session: Session,
+    question: str,
+    method: Method,
+    repeats: int,
+    max_new_tokens: int,
+    max_tokens: int | None,
+    *,
+    show: bool,
 ) -> dict[str, Any]:
     with progress() as bar:
         task = bar.add_task("running", total=2 * (repeats + 1))
@@ -136,6 +154,7 @@ def _compare(
             method,
             repeats=repeats,
             max_new_tokens=max_new_tokens,
+            max_tokens=max_tokens,
             on_run=lambda: bar.advance(task),
         )
     if show:

@@ -65,6 +65,7 @@ def compare_methods(
     *,
     repeats: int,
     max_new_tokens: int,
+    max_tokens: int | None = None,
     warm_up: bool = True,
     on_run: Callable[[], object] = lambda: None,
 ) -> Comparison:
@@ -77,6 +78,7 @@ def compare_methods(
         method: the method.
         repeats: measured runs of each.
         max_new_tokens: most tokens to generate.
+        max_tokens: most visual tokens of the clip before it is compressed (`earlytom.VideoQA.ask`).
         warm_up: run each once before measuring.
         on_run: called after each run.
     """
@@ -88,7 +90,9 @@ def compare_methods(
     for turn in range(-1 if warm_up else 0, repeats):
         # Who goes first changes, so that a machine that gets slower or faster favours neither.
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
-            answers[which] = qa.ask(video, question, method=methods[which], max_new_tokens=max_new_tokens)
+            answers[which] = qa.ask(
+                video, question, method=methods[which], max_new_tokens=max_new_tokens, max_tokens=max_tokens
+            )
             if turn >= 0:
                 ttfts[which].append(answers[which].ttft)
             on_run()

@@ -148,6 +148,7 @@ def evaluate_testbed(
     form: FormOption = FormName.any,
     source: SourceOption = SourceName.video,
     frames: options.FramesOption = None,
+    max_tokens: options.MaxTokensOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = options.DtypeName.auto,
@@ -187,7 +188,7 @@ def evaluate_testbed(
     from earlytom.eval.tasks import Benchmark, picture_size
 
     with status("trying the methods"):
-        fits = partial(check_fit, qa)
+        fits = partial(check_fit, qa, max_tokens=max_tokens)
         extra = CONTROLS if controls else ()
         variants, left_out = make_variants(listed, shares, fits, controls=extra, visual_tokens=numbers)
     for text in left_out:
@@ -199,6 +200,7 @@ def evaluate_testbed(
         size=picture_size(qa.processor),
         skills=wanted,
         form=form.value,
+        max_tokens=max_tokens,
     )
     with _place(folder) as place:
         rows = _run(qa, benchmark, variants, clips, place)
@@ -292,8 +294,12 @@ def _about(benchmark: Benchmark, clips: int, model: str | None, device: str) -> 
     return [
         ("model", model or "the test model that comes with the package"),
         ("device", device),
-        ("data", f"{clips} clips of seed {benchmark.seed}, {drawn}, {benchmark.frames} frames each"),
+        ("data", f"{clips} clips of seed {benchmark.seed}, {drawn}, {benchmark.frames} frames each{_limit(benchmark)}"),
     ]
+
+
+def _limit(benchmark: Benchmark) -> str:
+    return "" if benchmark.max_tokens is None else f", at most {benchmark.max_tokens} visual tokens before compression"
 
 
 def _show(rows: list[Row], about: list[tuple[str, str]]) -> None:

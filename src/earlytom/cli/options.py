@@ -158,6 +158,18 @@ MaxFramesOption = Annotated[
         "--max-frames", metavar="N", min=1, help="Limit for --fps.", show_default=False, rich_help_panel=_CLIP
     ),
 ]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        metavar="N",
+        min=1,
+        help="Most visual tokens of the clip before it is compressed: pictures become smaller (Qwen models), or frames "
+        "fewer. Without it: as many as the frames have.",
+        show_default=False,
+        rich_help_panel=_CLIP,
+    ),
+]
 SpacingOption = Annotated[
     SpacingName,
     typer.Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -47,6 +47,11 @@ class Reply:
     ttft: float | None
 
 
+class _Limits(TypedDict):
+    max_tokens: int | None
+    max_new_tokens: int
+
+
 class Answerer(Protocol):
     """Answers the questions about one clip."""
 
@@ -62,23 +67,23 @@ class ModelAnswerer:
     Args:
         qa: the model.
         method: the method.
+        max_tokens: most visual tokens of a clip before it is compressed.
 
     Raises:
         MethodError: the method does not fit the model.
     """
 
-    def __init__(self, qa: VideoQA, method: Method) -> None:
+    def __init__(self, qa: VideoQA, method: Method, max_tokens: int | None = None) -> None:
         with compress(qa.model, method):
             pass  # entering checks that the two fit, as far as can be told without a clip
         self._qa, self._method, self._warm = qa, method, False
+        self._limits: _Limits = {"max_tokens": max_tokens, "max_new_tokens": _MAX_NEW_TOKENS}
 
     def answer(self, task: Task) -> Reply:
         """Answer every question about ``task``'s clip."""
         questions = [question.text for question in task.questions]
         alone = [self._ask_alone(task, questions[0])] if task.timed else []
-        together = self._qa.ask_all(
-            task.video, questions[len(alone) :], method=self._method, max_new_tokens=_MAX_NEW_TOKENS
-        )
+        together = self._qa.ask_all(task.video, questions[len(alone) :], method=self._method, **self._limits)
         answers = [*alone, *together]
         call = answers[0].trace.calls[-1]
         return Reply(
@@ -92,12 +97,12 @@ class ModelAnswerer:
     def _ask_alone(self, task: Task, question: str) -> Answer:
         """Answer one question; before the first of all once more, so that what is timed is warm."""
         for _ in range(1 if self._warm else 2):
-            answer = self._qa.ask(task.video, question, method=self._method, max_new_tokens=_MAX_NEW_TOKENS)
+            answer = self._qa.ask(task.video, question, method=self._method, **self._limits)
         self._warm = True
         return answer
 
 
-def check_fit(qa: VideoQA, method: Method) -> None:
+def check_fit(qa: VideoQA, method: Method, *, max_tokens: int | None = None) -> None:
     """Try a method on one grey clip, before anything long is started.
 
     Raises:
@@ -105,7 +110,7 @@ def check_fit(qa: VideoQA, method: Method) -> None:
     """
     grey = np.full((qa.default_frames, _GREY_SIDE, _GREY_SIDE, 3), GREY, dtype=np.uint8)
     try:
-        qa.ask(grey, "What?", method=method, max_new_tokens=1)
+        qa.ask(grey, "What?", method=method, max_tokens=max_tokens, max_new_tokens=1)
     except ModelError as error:
         raise MethodError(f"{method.name} does not fit this model: {error}") from error
 

@@ -44,7 +44,7 @@ def evaluate(
         EarlyTomError: the folder holds a run with other settings, a method does not fit the model, or a call failed.
     """
     claim_folder(folder, run_settings(qa, benchmark))
-    answerers = {variant: ModelAnswerer(qa, variant.method) for variant in variants}
+    answerers = {variant: ModelAnswerer(qa, variant.method, benchmark.max_tokens) for variant in variants}
     return summarise(run(benchmark, clips, answerers, folder, on_done))
 
 
@@ -56,7 +56,10 @@ def run_settings(qa: VideoQA, benchmark: Benchmark) -> dict[str, Any]:
     first = next(qa.model.parameters())
     # The generator itself may change between versions of this package.
     questions = [(question.text, question.answer) for question in benchmark.questions(0)]
-    return dataclasses.asdict(benchmark) | {
+    asked = dataclasses.asdict(benchmark)
+    if benchmark.max_tokens is None:
+        del asked["max_tokens"]  # folders of runs from before there was such a limit go on
+    return asked | {
         "weights": weights_fingerprint(qa.model),
         "device": first.device.type,
         "dtype": str(first.dtype).removeprefix("torch."),

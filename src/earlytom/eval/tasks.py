@@ -57,6 +57,7 @@ class Benchmark:
         size: side of the pictures in pixels, a multiple of 12.
         skills: skills that are asked for.
         form: ``"free"`` answers, ``"letters"`` (multiple choice), or ``"any"``.
+        max_tokens: most visual tokens of a clip before it is compressed (`earlytom.VideoQA.ask`).
 
     Raises:
         EarlyTomError: a value is not allowed.
@@ -68,6 +69,7 @@ class Benchmark:
     size: int = 96
     skills: tuple[str, ...] = SKILLS
     form: Form = "any"
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -23,6 +23,7 @@ from earlytom.runtime.loading import load_model
 from earlytom.runtime.preprocessing import preprocess
 from earlytom.runtime.shared_clip import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
+from earlytom.runtime.token_budget import Fitted, check_kept_to, check_max_tokens, fit
 from earlytom.runtime.turns import turns_of
 from earlytom.video import Limits, Sampling, Video, read_video
 
@@ -115,14 +116,24 @@ class VideoQA:
             damage_tolerance=damage_tolerance,
         )
 
-    def prepare_inputs(self, video: Video, question: str) -> dict[str, Any]:
+    def prepare_inputs(self, video: Video, question: str, *, max_tokens: int | None = None) -> dict[str, Any]:
         """The processor's output for one question about one video, on the model's device, pixels in its dtype.
+
+        ``max_tokens``: see `ask`.
 
         Raises:
             VideoError: the processor refuses the frames, such as a shape that it does not take.
             ModelError: the processor has no chat template, or one that fails.
+            CompressionError: ``max_tokens`` is below what one temporal grid takes.
         """
-        inputs = preprocess(self.processor, self._prompt(question, video), video)
+        return self._prepare(self._fit(video, question, max_tokens), question, max_tokens)
+
+    def _fit(self, video: Video, question: str, max_tokens: int | None) -> Fitted:
+        return fit(self.processor, self.model, lambda clip: self._prompt(question, clip), video, max_tokens)
+
+    def _prepare(self, fitted: Fitted, question: str, max_tokens: int | None) -> dict[str, Any]:
+        inputs = preprocess(self.processor, self._prompt(question, fitted.video), fitted.video, fitted.options)
+        check_kept_to(self.model, inputs, max_tokens)
         device, dtype = input_device(self.model), next(self.model.parameters()).dtype
         return {
             # Only pixels are in the model's dtype: seconds between frames would lose their digits.
@@ -162,6 +173,7 @@ class VideoQA:
         decoder: Decoder = "pyav",
         limits: Limits = _LIMITS,
         damage_tolerance: float = 0.0,
+        max_tokens: int | None = None,
         on_text: Callable[[str], None] | None = None,
         cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
@@ -174,6 +186,8 @@ class VideoQA:
             question: the question.
             method: a compression method, or its name and options as text; ``"none"`` for the plain model.
             sampling, decoder, limits, damage_tolerance: how to read it, see `read`.
+            max_tokens: most visual tokens that the clip may have before it is compressed: pictures become smaller (the
+                Qwen families), or frames fewer (the others); ``None``: as many as it has.
             on_text: called with pieces of the answer as they come (not with beams).
             cancelled: set it from another thread to stop after the next token.
             max_new_tokens: most tokens to generate.
@@ -182,12 +196,13 @@ class VideoQA:
         Raises:
             VideoError: the video cannot be read.
             MethodError: the method is unknown or does not fit the model.
-            CompressionError: the question is empty, or compression could not run as promised.
+            CompressionError: the question is empty, ``max_tokens`` is below what one temporal grid takes, or
+                compression could not run as promised.
         """
         watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
         read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
-        (answer,) = self._answer(read, [question], method, watch, options)
+        (answer,) = self._answer(read, [question], method, max_tokens, watch, options)
         return answer
 
     def ask_all(
@@ -200,6 +215,7 @@ class VideoQA:
         decoder: Decoder = "pyav",
         limits: Limits = _LIMITS,
         damage_tolerance: float = 0.0,
+        max_tokens: int | None = None,
         cancelled: Cancellation | None = None,
         max_new_tokens: int = 64,
         **generation: Any,
@@ -213,6 +229,7 @@ class VideoQA:
             questions: the questions.
             method: a compression method, or its name and options as text; ``"none"`` for the plain model.
             sampling, decoder, limits, damage_tolerance: how to read it, see `read`.
+            max_tokens: see `ask`.
             cancelled: set it from another thread to stop all answers after the next token.
             max_new_tokens: most tokens to generate for each question.
             **generation: further options of ``generate``; greedy unless ``do_sample`` is set.
@@ -224,7 +241,8 @@ class VideoQA:
         Raises:
             VideoError: the video cannot be read.
             MethodError: the method is unknown or does not fit the model.
-            CompressionError: a question is empty, or compression could not run as promised.
+            CompressionError: a question is empty, ``max_tokens`` is below what one temporal grid takes, or compression
+                could not run as promised.
         """
         if isinstance(questions, str):
             raise CompressionError(f"questions must be a list of texts, got one text: {shown(questions)}")
@@ -235,13 +253,14 @@ class VideoQA:
         watch = Watch(cancelled)
         options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, None)
         read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
-        return self._answer(read, questions, method, watch, options)
+        return self._answer(read, questions, method, max_tokens, watch, options)
 
     def _answer(
         self,
         read: Callable[[], Video],
         questions: Sequence[str],
         method: Method | str,
+        max_tokens: int | None,
         watch: Watch,
         options: dict[str, Any],
     ) -> list[Answer]:
@@ -253,11 +272,13 @@ class VideoQA:
             raise CompressionError("the question is empty")
         for question in questions:
             self._check_question(question)
+        check_max_tokens(max_tokens)
         method = make_method(method)
         started = time.perf_counter()
-        frames = read()
+        taken = read()
         decoded = time.perf_counter()
-        inputs = self.prepare_inputs(frames, questions[0])
+        fitted = self._fit(taken, questions[0], max_tokens)
+        frames, inputs = fitted.video, self._prepare(fitted, questions[0], max_tokens)
         if len(questions) > 1:
             inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
         devices = computing_devices(self.model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from earlytom.video.address import source_name
 if TYPE_CHECKING:
     from earlytom.video import Video
 
-__all__ = ["preprocess"]
+__all__ = ["frames_per_grid", "preprocess", "told_as_refusal"]
 
 
-def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
+def preprocess(
+    processor: Any, prompt: str, video: Video, options: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
     """What a processor makes of a prompt about a video.
 
     Args:
@@ -24,6 +27,7 @@ def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
         prompt: as the chat template wrote it.
         video: its frames, which go in as they are. A clip that is shorter than one temporal grid is filled up with its
             last frame, as processors fill up the last grid of a longer one (Qwen3-VL's refuses to fill up the first).
+        options: of the video processor, besides its own.
 
     Returns:
         The processor's output, on the host. What it tells the model about time comes from ``video.timestamps``; of
@@ -32,17 +36,30 @@ def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
     Raises:
         VideoError: the processor refuses the frames or fails on them, or ``video.timestamps`` are no times of theirs.
     """
-    grid = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
-    missing = max(0, grid - len(video.frames))
+    missing = max(0, frames_per_grid(processor) - len(video.frames))
     frames = np.concatenate([video.frames, *[video.frames[-1:]] * missing]) if missing else video.frames
-    try:
+    with told_as_refusal(video):
         made: Mapping[str, Any] = processor(
             text=[prompt],
             videos=[frames],
             video_metadata=[_metadata(video, missing)],
             do_sample_frames=False,
             return_tensors="pt",
+            **({"videos_kwargs": dict(options)} if options else {}),
         )
+    return made
+
+
+def frames_per_grid(processor: Any) -> int:
+    """How many frames a processor makes one temporal grid of."""
+    return getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
+
+
+@contextmanager
+def told_as_refusal(video: Video) -> Iterator[None]:
+    """Turn whatever a processor raises over a video's frames into a `VideoError` that names the video."""
+    try:
+        yield
     except EarlyTomError:
         raise
     except Exception as error:  # processors refuse frames by errors of all kinds, and none of them names the file
@@ -50,7 +67,6 @@ def preprocess(processor: Any, prompt: str, video: Video) -> Mapping[str, Any]:
             f"{source_name(video.source)}: the model's processor refuses frames of the shape {video.frames.shape}: "
             f"{shown_cause(error)}"
         ) from error
-    return made
 
 
 def _metadata(video: Video, missing: int) -> dict[str, object]:
