@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from earlytom.cli.background import in_background, without_collection
 from earlytom.cli.display import on_terminal, status
 from earlytom.errors import ModelError, VideoError, shortened, shown
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
@@ -15,7 +17,7 @@ from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 if TYPE_CHECKING:
     from earlytom.cli.options import Clip, ModelChoice
     from earlytom.runtime.pipeline import VideoQA
-    from earlytom.video import Video
+    from earlytom.video import Sampling, Video
 
 __all__ = ["TTFT_SCOPE", "Session", "describe_device", "load_model", "open_session", "shipped_model_note"]
 
@@ -27,6 +29,10 @@ TTFT_SCOPE = (
 
 # Of a hub's owner and name, with room to spare.
 _LONGEST_ID = 256
+# Where a checkpoint's folder may say how many frames the model likes, newest first.
+_PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+# What is sampled where it does not say.
+_USUAL_FRAMES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +45,53 @@ class Session:
 
 
 def open_session(choice: ModelChoice, clip: Clip) -> Session:
-    """Load the model and read the video, once for all runs.
+    """Load the model and read the video, side by side, once for all runs.
 
     Raises:
         ModelError: the model cannot be loaded.
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, and the model can be loaded.
     """
-    from earlytom.video import read_video
-
     # Loading takes up to minutes, so the most frequent slips are told first.
     source = _source(clip)
-    qa = load_model(choice)
-    with status(f"reading {shortened(clip.path.name)}"):
-        sampling = clip.sampling_for(qa.default_frames)
-        video = read_video(
-            source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
-        )
+    qa, video = _load_and_read(choice, clip, source)
     remarks = (shipped_model_note(choice.path, clip.path), _damage_note(video))
     return Session(qa=qa, video=video, notes=tuple(remark for remark in remarks if remark))
+
+
+def _load_and_read(choice: ModelChoice, clip: Clip, source: str | bytes | BinaryIO) -> tuple[VideoQA, Video]:
+    """The model, and the video, which is read while torch is imported and the model loaded."""
+    from earlytom.video import read_video
+
+    def read(sampling: Sampling) -> Video:
+        return read_video(
+            source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
+        )
+
+    likely = clip.sampling_for(_likely_frames(choice))
+    ahead = in_background(lambda: read(likely)) if _can_be_read_twice(source) else None
+    qa = load_model(choice)
+    wanted = clip.sampling_for(qa.default_frames)
+    with status(f"reading {shortened(clip.path.name)}"):
+        return qa, ahead.result() if ahead is not None and wanted == likely else read(wanted)
+
+
+def _can_be_read_twice(source: str | bytes | BinaryIO) -> bool:
+    """Whether a reading that comes to nothing harms nobody; a pipe has its bytes once."""
+    return isinstance(source, bytes) or (isinstance(source, str) and (os.path.isfile(source) or os.path.isdir(source)))
+
+
+def _likely_frames(choice: ModelChoice) -> int:
+    """How many frames the model probably likes, told without loading anything; the loaded model has the last word."""
+    folder = shipped_model() if choice.path is None else Path(choice.path)
+    for name in _PROCESSOR_FILES:
+        try:
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            frames = settings.get("video_processor", settings)["num_frames"]
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            continue  # whatever is wrong with it is told when the model is loaded
+        if isinstance(frames, int) and frames > 0:
+            return frames
+    return _USUAL_FRAMES
 
 
 def _damage_note(video: Video) -> str | None:
@@ -91,16 +126,17 @@ def load_model(choice: ModelChoice) -> VideoQA:
     local = os.path.exists(path)  # False, too, for what is too long for a path
     if not local and len(path) > _LONGEST_ID:
         raise ModelError(f"cannot load a model from {shown(path)}: there is no such folder, and no hub id is so long")
-    with status(f"loading {Path(path).name}") if local else status(f"starting torch to load {path}"):
-        from transformers.utils import logging
+    with without_collection():
+        with status(f"loading {Path(path).name}") if local else status(f"starting torch to load {path}"):
+            from transformers.utils import logging
 
-        from earlytom.runtime.pipeline import VideoQA
+            from earlytom.runtime.pipeline import VideoQA
 
-        if local or not on_terminal():
-            logging.disable_progress_bar()
-            return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
-    # The hub's own bars show a download better than a spinner.
-    return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
+            if local or not on_terminal():
+                logging.disable_progress_bar()
+                return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
+        # The hub's own bars show a download better than a spinner.
+        return VideoQA.load(path, device=choice.device, dtype=choice.dtype.value, attention=choice.attention)
 
 
 def describe_device(qa: VideoQA) -> str:
