@@ -106,7 +106,6 @@ def test_earlier_feature_layer_skips_the_layers_behind_it() -> None:
         (lambda model: setattr(model.config, "vision_feature_select_strategy", "default"), "vision_feature_select"),
         (lambda model: setattr(model.config.vision_config, "model_type", "clip_vision_model"), "clip_vision_model"),
         (lambda model: setattr(model.config, "model_type", "gpt2"), "llava_onevision"),
-        (lambda model: setattr(model, "_compiled_call_impl", lambda: None), "torch.compile"),
     ],
 )
 def test_unsupported_models_are_refused(change, message) -> None:

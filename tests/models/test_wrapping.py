@@ -129,6 +129,13 @@ def test_plain_wrappers_work(wrap) -> None:
     assert all(call.videos[0].tokens == 48 for call in trace.calls)
 
 
+class Pipeline:
+    """A plain object that holds a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
 class Pair(nn.Module):
     """A policy and its reference, as preference learning holds them."""
 
@@ -142,7 +149,7 @@ def test_what_cannot_be_looked_through_names_the_way_out() -> None:
     with pytest.raises(earlytom.ModelError, match="holds 2 models that could be compressed"):
         open_model(Pair(tiny_model(), tiny_model()))
     with pytest.raises(earlytom.ModelError, match=r"as it was before torch\.compile"):
-        open_model(Forwarding(torch.compile(model)))
+        open_model(Pipeline(torch.compile(Forwarding(model))))
     with pytest.raises(earlytom.ModelError, match=r"got LlavaOnevisionModel.*get_base_model\(\)"):
         open_model(model.model)
     with pytest.raises(earlytom.ModelError, match=r"got Linear.*get_base_model\(\)"):

@@ -172,16 +172,6 @@ def test_features_that_the_language_model_never_took_over_are_an_error() -> None
             model.generate(**inputs, max_new_tokens=1)
 
 
-def test_a_compiled_layer_is_refused_where_a_method_acts_in_it() -> None:
-    model = tiny_model()
-    model.model.language_model.layers[3].compile(backend="eager")
-    with pytest.raises(earlytom.ModelError, match="layers of it are compiled"):
-        earlytom.compress(model, INSIDE)
-    with earlytom.compress(model, "earlytom:retention=0.25") as trace:
-        model.generate(**batch([[clip(12, 0)]]), max_new_tokens=1)
-    assert trace.videos[0].tokens == 48
-
-
 def test_a_model_whose_call_others_still_hold_can_be_copied_and_saved_behind_the_block() -> None:
     """accelerate keeps the forward that it found, which may be ours."""
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")

@@ -75,7 +75,7 @@ def open_model(model: Any) -> Host:
         ModelError: not a supported model, a state of it that cannot be compressed, or a wrapper that cannot be looked
             through; says what is supported.
     """
-    from earlytom.models.wrapping import is_compiled, unwrap
+    from earlytom.models.wrapping import unwrap
 
     model = unwrap(model, {name for family in FAMILIES.values() for name in family.classes})
     model_type = getattr(getattr(model, "config", None), "model_type", None)
@@ -85,11 +85,6 @@ def open_model(model: Any) -> Host:
             "wrapper pass the model that it is around: PEFT's model.get_base_model(), others' .module or .model"
         )
     make = load_host_class(model_type)
-    if is_compiled(model):
-        raise ModelError(
-            "a torch.compile'd model cannot be compressed: its compiled graph would bypass compression; "
-            "pass the model as it was before torch.compile"
-        )
     classes = FAMILIES[model_type].classes if model_type in FAMILIES else ()
     if classes and not any(base.__name__ in classes for base in type(model).__mro__):
         raise ModelError(

@@ -22,6 +22,7 @@ from earlytom.layouts.prompt import HostPrompt, by_grid, shorten_prompt
 from earlytom.models.attention import captured_outputs, heads_mean, heads_received_attention
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.prefill import check_loaded, check_overrides, prefill_inputs, put_features
+from earlytom.models.wrapping import uncompiled
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
@@ -120,7 +121,7 @@ class _InternVLTower(Tower):
             return batch.with_hidden(layer(batch.hidden))
         attention = layer.attention
         with captured_outputs(attention.q_norm, attention.k_norm) as captured:
-            hidden = layer(batch.hidden)
+            hidden = uncompiled(layer)(batch.hidden)
         heads, scale = attention.num_heads, attention.scale
         received = partial(heads_received_attention, *captured, heads=heads, scale=scale)
         visitor.receive_attention(index, _of_patches(received))

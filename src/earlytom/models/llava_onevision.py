@@ -33,6 +33,7 @@ from earlytom.models.prefill import (
     prefill_inputs,
     put_features,
 )
+from earlytom.models.wrapping import uncompiled
 from earlytom.ops import pool_bilinear
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
@@ -137,7 +138,7 @@ class LlavaOnevisionTower(Tower):
             return batch.with_hidden(layer(batch.hidden, attention_mask=None))
         attention = layer.self_attn
         with captured_outputs(attention.q_proj, attention.k_proj) as captured:
-            hidden = layer(batch.hidden, attention_mask=None)
+            hidden = uncompiled(layer)(batch.hidden, attention_mask=None)
         heads, scale = attention.num_heads, attention.scale
         visitor.receive_attention(index, partial(heads_received_attention, *captured, heads=heads, scale=scale))
         if index in requests.key_layers:

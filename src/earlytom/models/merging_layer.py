@@ -10,6 +10,7 @@ from torch import Tensor
 
 from earlytom.errors import ModelError
 from earlytom.models.attention import captured_outputs, heads_mean, heads_received_attention
+from earlytom.models.wrapping import uncompiled
 
 if TYPE_CHECKING:
     from earlytom.stages import FrameBatch, FrameVisitor
@@ -48,7 +49,7 @@ def run_merging_layer(layer: Any, index: int, batch: FrameBatch, visitor: FrameV
     sizes = None if sizes is None else sizes.to(hidden.device)
     bias = None if sizes is None else sizes.log()[:, None, None].to(hidden.dtype)
     with captured_outputs(attention.q_proj, attention.k_proj) as captured:
-        attended, _ = attention(layer.layer_norm1(hidden), attention_mask=bias)
+        attended, _ = uncompiled(attention)(layer.layer_norm1(hidden), attention_mask=bias)
     keys = partial(heads_mean, captured[1], heads=attention.num_heads)
     if index in requests.attention_layers:
         heads, scale = attention.num_heads, attention.scale

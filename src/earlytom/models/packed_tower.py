@@ -13,6 +13,7 @@ from earlytom.errors import ModelError, shown
 from earlytom.layouts.packed_vision import GridLayout, mean_of_patches
 from earlytom.models.attention import captured_outputs
 from earlytom.models.base import Host, Tower
+from earlytom.models.wrapping import uncompiled
 from earlytom.ops import received_attention
 from earlytom.stages import FrameBatch, FrameVisitor
 from earlytom.types import FrameGrid
@@ -93,7 +94,7 @@ def run_block(
     if index not in visitor.requests.attention_layers:
         return batch.with_hidden(block(hidden, **arguments).view_as(batch.hidden))
     with captured_outputs(block.attn.qkv) as captured:
-        output = block(hidden, **arguments)
+        output = uncompiled(block)(hidden, **arguments)
     heads, scale = block.attn.num_heads, float(block.attn.scaling)
     visitor.receive_attention(index, partial(_received, captured[0], layout, heads, scale))
     if index in visitor.requests.key_layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from earlytom.errors import ModelError
 
-__all__ = ["is_compiled", "unwrap"]
+__all__ = ["compiled_around", "is_compiled", "uncompiled", "unwrap"]
 
 # How many plain objects may stand around a model.
 _DEPTH = 4
@@ -49,6 +49,20 @@ def unwrap(model: Any, classes: Collection[str]) -> Any:
 def is_compiled(part: Any) -> bool:
     """Whether ``torch.compile`` or ``model.compile()`` made the calls of a module graphs of their own."""
     return "_orig_mod" in getattr(part, "_modules", {}) or getattr(part, "_compiled_call_impl", None) is not None
+
+
+def compiled_around(model: Any, stock: nn.Module) -> list[nn.Module]:
+    """What ``torch.compile(stock)`` made, wherever ``model`` holds it."""
+    return [part for part in _parts(model) if vars(part).get("_modules", {}).get("_orig_mod") is stock]
+
+
+def uncompiled(part: nn.Module) -> Callable[..., Any]:
+    """The call of a module, hooks included, as it is without a graph of its own.
+
+    Hooks, and calls that stand before those of modules inside, are met by it; a compiled graph goes around them.
+    """
+    original: nn.Module = part._modules.get("_orig_mod") or part
+    return original if original._compiled_call_impl is None else original._call_impl
 
 
 def _is_stock(model: Any, classes: Collection[str]) -> bool:
@@ -91,7 +105,7 @@ def _check_adapters(model: Any) -> None:
 
 def _check_around(model: Any, stock: nn.Module) -> None:
     """Raise `ModelError` where what is around a stock model would call copies of it, or go around it."""
-    own = set(map(id, stock.modules()))
+    own = {*map(id, stock.modules()), *map(id, compiled_around(model, stock))}
     for part in _parts(model):
         if id(part) in own:
             continue

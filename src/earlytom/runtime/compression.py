@@ -15,6 +15,7 @@ from earlytom.errors import CompressionError, ModelError
 from earlytom.methods import make_method
 from earlytom.models import open_model
 from earlytom.models.caches import given_cache, returned_cache
+from earlytom.models.wrapping import compiled_around
 from earlytom.runtime.acting_in_llm import acting_in_llm
 from earlytom.runtime.devices import computing_devices
 from earlytom.runtime.generation import (
@@ -96,6 +97,7 @@ class Compression:
         # Prompts that forward() shortened, for callers who go on decoding by hand.
         self._prompts = ShortenedPrompts()
         self._router: Router | None = None
+        self._compiled = compiled_around(model, self._host.model)
         self._devices = computing_devices(self._host.model)
         self._over = False
         self._forgotten = True
@@ -107,7 +109,7 @@ class Compression:
                 "this earlytom.compress block has been entered before, and serves once; make another one by "
                 "earlytom.compress(model, method)"
             )
-        self._router = enter(self._host.model, self._host.language.layers, self)
+        self._router = enter(self._host.model, self._host.language.layers, self, self._compiled)
         return self.trace
 
     def __exit__(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from earlytom.errors import MethodError, ModelError
-from earlytom.models.wrapping import is_compiled
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
@@ -54,11 +53,6 @@ def _plan_language_model(method: Method, host: Host) -> LanguagePlan:
             f"method {method.name!r} acts before layer {plan.reduce_before[0]} of the language model, but this one "
             f"still adds visual features to its first layers: tokens can be reduced before layer {earliest} at the "
             "earliest"
-        )
-    if plan.reduce_before and any(map(is_compiled, layers)):
-        raise ModelError(
-            f"method {method.name!r} acts inside the language model, but layers of it are compiled, which would bypass "
-            "it; compress the model as it was before torch.compile, or choose a method that acts before it"
         )
     # Where a position is no number in the sequence, the tokens that are left have none to close ranks to.
     return plan if host.language.sequential_positions else replace(plan, renumber=False)

@@ -8,6 +8,7 @@ variable, and is stock where there is none.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import nn
 
 from earlytom.errors import CompressionError, ModelError
 from earlytom.models.caches import given_cache
+from earlytom.models.wrapping import is_compiled, uncompiled
 from earlytom.runtime.generation import brings_pixels, named_arguments
 from earlytom.runtime.shadow import BoundToModel, Shadow
 
@@ -80,7 +82,13 @@ class ActiveCall:
     over: bool = False
     thread: int = field(default_factory=threading.get_ident)
     _prefilling: bool = False
+    _inside: bool = False
     _cache: Any = None
+
+    @property
+    def goes_inside(self) -> bool:
+        """Whether something of ours is still to be met inside the language model, where a graph would go around it."""
+        return self.stage is not None or bool(self.further)
 
     def owns(self, arguments: Mapping[str, Any]) -> bool:
         """Whether a call of the model's forward is this call's own, and not one that a callback of it makes.
@@ -95,12 +103,17 @@ class ActiveCall:
 
     def forward(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward: a call's first one is its prefill, a second one ends the time to first token."""
+        if self._inside:  # a compiled call that was met already, now without its graph
+            return stock(*args, **kwargs)
         if self.trace.clock.seen("prefill"):
             self.trace.clock.stop("ttft")
             return stock(*args, **kwargs)
-        self._prefilling, self._cache = True, given_cache(kwargs)
-        with self.trace.clock.stage("prefill"):
-            return stock(*args, **kwargs)
+        self._prefilling, self._cache, self._inside = True, given_cache(kwargs), True
+        try:
+            with self.trace.clock.stage("prefill"):
+                return stock(*args, **kwargs)
+        finally:
+            self._inside = False
 
     def begin_step(self) -> None:
         """A decoding step is being prepared, so the first token is there (a compiled step calls no forward here)."""
@@ -125,10 +138,11 @@ class Router(BoundToModel):
     Args:
         model: a stock model.
         layers: of its language model.
+        compiled: what ``torch.compile(model)`` made, as far as the caller holds it.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
-        self._model, self._layers = model, layers
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], compiled: Sequence[nn.Module] = ()) -> None:
+        self._model, self._layers, self._compiled = model, layers, compiled
         self.block: Block | None = None
         self._held = {"model": 0, "layers": 0}
         self._in: dict[str, list[Shadow]] = {"model": [], "layers": []}
@@ -198,17 +212,19 @@ class Router(BoundToModel):
 
     def _model_shadows(self) -> list[Shadow]:
         model: Any = self._model
+        language = model.model.language_model
         return [
             Shadow(model, "generate", self._generate),
-            Shadow(model, "forward", self._forward),
+            *_before(model, self._forward, self),
+            *(shadow for wrapper in self._compiled for shadow in _before(wrapper, self._forward, self)),
             Shadow(model, "prepare_inputs_for_generation", self._make_inputs),
-            Shadow(model.model, "forward", partial(self._base_model, model.model)),
-            Shadow(model.model.language_model, "forward", self._language_model),
+            *_before(model.model, partial(self._base_model, model.model), self),
+            *_before(language, self._language_model, self),
         ]
 
     def _layer_shadows(self) -> list[Shadow]:
         return [
-            Shadow(layer, "forward", partial(self._layer, index, layer)) for index, layer in enumerate(self._layers)
+            Shadow(layer, _entry(layer), partial(self._layer, index, layer)) for index, layer in enumerate(self._layers)
         ]
 
     def _generate(self, stock: Stock, *args: Any, **kwargs: Any) -> Any:
@@ -248,6 +264,31 @@ class Router(BoundToModel):
         return stock(*args, **kwargs)
 
 
+def _entry(part: nn.Module) -> str:
+    """What callers of a part meet first: its graph, where ``part.compile()`` made one."""
+    return "forward" if part._compiled_call_impl is None else "_compiled_call_impl"
+
+
+def _before(part: nn.Module, serve: Stock, router: Router) -> list[Shadow]:
+    """What stands before the calls of a part; a compiled one is stood before its graph too."""
+    if not is_compiled(part):
+        return [Shadow(part, "forward", serve)]
+    graph = Shadow(part, _entry(part), partial(_before_graph, part, serve, router))
+    return [graph] if _entry(part) == "forward" else [graph, Shadow(part, "forward", serve)]
+
+
+def _before_graph(part: nn.Module, serve: Stock, router: Router, stock: Stock, *args: Any, **kwargs: Any) -> Any:
+    """Serve a call of a compiled part, which runs its graph unless something of ours is to be met inside."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        active = router.active
+        chosen = uncompiled(part) if active is not None and active.goes_inside else stock
+        return chosen(*given, **named)
+
+    call.__signature__ = inspect.signature(getattr(part, "_orig_mod", part).forward)  # type: ignore[attr-defined]
+    return serve(call, *args, **kwargs)
+
+
 @contextmanager
 def _outside() -> Iterator[None]:
     """What runs inside is no part of the call that this thread is being served: a callback asks the model anew."""
@@ -262,14 +303,14 @@ def _groups(layers: bool) -> tuple[str, ...]:
     return ("model", "layers") if layers else ("model",)
 
 
-def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block) -> Router:
+def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block, compiled: Sequence[nn.Module] = ()) -> Router:
     """Let a block serve the calls of a model until `Router.leave`.
 
     Raises:
         ModelError: another block serves them.
     """
     with _LOCK:
-        router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers))
+        router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers, compiled))
         if router.block is not None:
             raise ModelError(
                 "this model is already inside an earlytom.compress block; leave it (or close() it) before entering "
