@@ -240,3 +240,14 @@ def test_importing_stays_cheap() -> None:
 
 def test_a_picture_carries_its_number() -> None:
     assert [numbers_of(picture(i, 97, 55)[None])[0] for i in (0, 37, 255)] == [0, 37, 255]
+
+
+@pytest.mark.parametrize("threads", [-1, 257, 10**6, 10**400, True, 1.0])
+def test_threads_out_of_range(threads: Any) -> None:
+    with pytest.raises(VideoError, match=r"^threads is .*; allowed: an integer from 0 \(automatic\) to 256$"):
+        read_video("x.mp4", threads=threads)
+
+
+def test_as_many_threads_as_allowed(clip: Factory) -> None:
+    path = clip("no_b")
+    assert np.array_equal(read_video(path, threads=256).frames, read_video(path, threads=1).frames)

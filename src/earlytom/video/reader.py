@@ -42,6 +42,9 @@ Source: TypeAlias = Union[
 _DEFAULT = Sampling()
 _LIMITS = Limits()
 
+# libav starts as many as it is told, each with pictures of its own.
+_MOST_THREADS = 256
+
 
 def read_video(
     source: Source,
@@ -68,7 +71,7 @@ def read_video(
         sampling: which frames; by default 32, evenly spread. Clips with fewer frames give each once.
         decoder: ``"pyav"``, or ``"torchcodec"`` where installed. Decoders may differ in the last bits of a colour, so
             the one used is in the result. Pictures and animated WebP need none.
-        threads: decoder threads, 0 for the decoder's own choice.
+        threads: decoder threads, at most 256; 0 for as many as there are cores.
         limits: how large pictures and clips may be.
         damage_tolerance: share of the source's frames, 0 to 1, that may be damaged: for long recordings with a few bad
             frames. A damaged frame spoils those that may refer to it, up to the next keyframe; for each that was picked
@@ -85,8 +88,8 @@ def read_video(
     """
     if decoder not in ("pyav", "torchcodec"):
         raise VideoError(f"decoder is {shown(decoder)}; allowed: 'pyav', 'torchcodec'")
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise VideoError(f"threads is {shown(threads)}; allowed: an integer of at least 0 (0: automatic)")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= _MOST_THREADS:
+        raise VideoError(f"threads is {shown(threads)}; allowed: an integer from 0 (automatic) to {_MOST_THREADS}")
     _check_tolerance(damage_tolerance, decoder)
     if not isinstance(sampling, Sampling):
         raise VideoError(f"sampling is a {type(sampling).__name__}; allowed: Sampling(...)")
