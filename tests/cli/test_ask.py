@@ -383,3 +383,23 @@ def test_a_budget_below_one_picture_is_an_error(clip, shared_model) -> None:
     found = invoke("ask", clip, "What?", "--max-tokens", 5, *QUICK)
     assert (found.exit_code, found.stdout) == (1, "")
     assert "max_tokens is 5" in found.stderr
+
+
+def test_frames_near_those_asked_for_are_told(tmp_path: Path, shared_model: Any) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=240, options={"g": "12", "bf": "0", "sc_threshold": "0"})
+
+    def source(*options: str) -> dict[str, Any]:
+        result = invoke("ask", path, "What?", "--max-new-tokens", "1", "--json", *options)
+        assert result.exit_code == 0, result.stderr
+        told: dict[str, Any] = json.loads(result.stdout)["trace"]["videos"][0]["source"]
+        return told
+
+    near = source("--frames", "3", "--near", "0.5")
+    assert (near["frames_asked"], near["frame_indices"]) == ([0, 119, 239], [0, 120, 228])
+    assert near["frame_deviations"] == pytest.approx([0, 1 / 30, -11 / 30])
+    assert "frames_asked" not in source("--frames", "3")
+    assert len(source("--near", "0.5")["frames_asked"]) == 16
+    assert source("--fps", "1", "--near", "0.4")["frames_asked"] == [*range(0, 240, 30)]
+    assert invoke("ask", path, "What?", "--near", "0.6").exit_code == 2
+    text = " ".join(invoke("inspect", path, "--frames", "3", "--near", "0.5").stdout.split())
+    assert "3 frames sampled near those asked for, 0.13 s off on average, 0.37 at most: 0, 120, 228" in text

@@ -36,6 +36,7 @@ def ask(
     max_frames: options.MaxFramesOption = None,
     max_tokens: options.MaxTokensOption = None,
     spacing: options.SpacingOption = options.SpacingName.by_index,
+    near: options.NearOption = 0.0,
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
@@ -73,7 +74,15 @@ def ask(
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
     limits = (max_pixels, max_bytes, shrink_to)
     clip = options.choose_clip(
-        video, frames, fps, max_frames, decoder, *limits, spacing=spacing, damage_tolerance=damage_tolerance
+        video,
+        frames,
+        fps,
+        max_frames,
+        decoder,
+        *limits,
+        spacing=spacing,
+        damage_tolerance=damage_tolerance,
+        near=near,
     )
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)

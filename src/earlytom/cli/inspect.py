@@ -49,6 +49,7 @@ def inspect(
     fps: options.FpsOption = None,
     max_frames: options.MaxFramesOption = None,
     spacing: options.SpacingOption = options.SpacingName.by_index,
+    near: options.NearOption = 0.0,
     decoder: options.DecoderOption = options.DecoderName.pyav,
     max_pixels: options.MaxPixelsOption = None,
     max_bytes: options.MaxBytesOption = None,
@@ -70,7 +71,15 @@ def inspect(
     chosen = options.build_method(method, retention, preset, visual_tokens)
     limits = (max_pixels, max_bytes, shrink_to)
     clip = options.choose_clip(
-        video, frames, fps, max_frames, decoder, *limits, spacing=spacing, damage_tolerance=damage_tolerance
+        video,
+        frames,
+        fps,
+        max_frames,
+        decoder,
+        *limits,
+        spacing=spacing,
+        damage_tolerance=damage_tolerance,
+        near=near,
     )
     if picture is not None:
         from earlytom.viz.inspect import check_matplotlib, check_writable
@@ -136,8 +145,13 @@ def _describe_clip(source: Mapping[str, object]) -> str:
     left = f"{smaller}{tones}{squeezed}"
     return (
         f"{source['source']}: {source['source_frames']} frames{clock}, read with {source['decoder']}{left}\n"
-        f"{len(indices)} frames sampled: {', '.join(map(str, indices))}"
+        f"{len(indices)} frames sampled{_describe_deviations(source)}: {', '.join(map(str, indices))}"
     )
+
+
+def _describe_deviations(source: Mapping[str, object]) -> str:
+    off = [abs(seconds) for seconds in cast("list[float]", source.get("frame_deviations", []))]
+    return f" near those asked for, {sum(off) / len(off):.2f} s off on average, {max(off):.2f} at most" if off else ""
 
 
 def _merge_table(clip: VideoTrace, unit: str) -> Any:

@@ -181,6 +181,18 @@ SpacingOption = Annotated[
         rich_help_panel=_CLIP,
     ),
 ]
+NearOption = Annotated[
+    float,
+    typer.Option(
+        "--near",
+        metavar="SHARE",
+        min=0.0,
+        max=0.5,
+        help="How far off a sampled frame may be, as a share of the distance to the next, where another costs less to "
+        "decode. With 0: exactly the frames asked for.",
+        rich_help_panel=_CLIP,
+    ),
+]
 DecoderOption = Annotated[
     DecoderName,
     typer.Option("--decoder", metavar="NAME", help="pyav, or torchcodec where it is installed.", rich_help_panel=_CLIP),
@@ -246,7 +258,10 @@ class ModelChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Which video, and which of its frames. ``sampling=None``: as many as the model likes, spread over ``spacing``."""
+    """Which video, and which of its frames.
+
+    ``sampling=None``: as many as the model likes, spread over ``spacing``, others taken as ``near`` allows.
+    """
 
     source: str
     sampling: Sampling | None
@@ -254,6 +269,7 @@ class Clip:
     limits: Limits
     spacing: Spacing = "index"
     damage_tolerance: float = 0.0
+    near: float = 0.0
 
     @property
     def path(self) -> Path:
@@ -264,7 +280,7 @@ class Clip:
         """Which frames, where the model likes so many."""
         from earlytom.video import Sampling
 
-        return self.sampling or Sampling(frames=frames, spacing=self.spacing)
+        return self.sampling or Sampling(frames=frames, spacing=self.spacing, near=self.near)
 
 
 def choose_clip(
@@ -279,6 +295,7 @@ def choose_clip(
     *,
     spacing: SpacingName = SpacingName.by_index,
     damage_tolerance: float = 0.0,
+    near: float = 0.0,
 ) -> Clip:
     """The clip that the options ask for.
 
@@ -294,9 +311,9 @@ def choose_clip(
         raise typer.BadParameter("is a limit for --fps, which is missing", param_hint="'--max-frames'")
     sampling = None
     if fps is not None:
-        sampling = Sampling(fps=fps, max_frames=max_frames, spacing=spacing.value)
+        sampling = Sampling(fps=fps, max_frames=max_frames, spacing=spacing.value, near=near)
     elif frames is not None:
-        sampling = Sampling(frames=frames, spacing=spacing.value)
+        sampling = Sampling(frames=frames, spacing=spacing.value, near=near)
     given = {"max_pixels": max_pixels, "max_bytes": max_bytes, "shrink_to": shrink_to}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     return Clip(
@@ -306,6 +323,7 @@ def choose_clip(
         limits=limits,
         spacing=spacing.value,
         damage_tolerance=damage_tolerance,
+        near=near,
     )
 
 

@@ -65,7 +65,7 @@ def frames_left(frames: int, clip: VideoTrace) -> int:
 
 def describe_source(video: Video) -> dict[str, object]:
     """Where the frames of a clip came from, as plain data for its trace."""
-    return {
+    described: dict[str, object] = {
         "source": video.source,
         "decoder": video.decoder,
         "frame_indices": list(video.indices),
@@ -75,4 +75,9 @@ def describe_source(video: Video) -> dict[str, object]:
         "damaged_frames": [list(run) for run in video.damaged],
         "hdr": video.hdr,
         "pixel_aspect": list(video.pixel_aspect),
-    } | ({"scaled_from": list(video.scaled_from)} if video.scaled_from else {})
+    }
+    if video.scaled_from:
+        described["scaled_from"] = list(video.scaled_from)
+    if video.asked:
+        described |= {"frames_asked": list(video.asked), "frame_deviations": list(video.deviations)}
+    return described

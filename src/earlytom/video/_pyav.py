@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from earlytom.errors import VideoError
 from earlytom.video._colour import look_of
 from earlytom.video._integrity import missing_bytes
+from earlytom.video._near import take_near, told
 from earlytom.video._opening import open_stream, packets, plain
 from earlytom.video._picking import Clock, Picker
 from earlytom.video._source import Encoded
@@ -270,15 +271,13 @@ def read_pyav(source: Encoded, sampling: Sampling, threads: int, tolerance: floa
         look = look_of(stream)
         if table.problem is None and table.order:
             times = clock(table, stream)
-            picker = Picker(
-                name=source.name,
-                limits=source.limits,
-                indices=sampling.indices(len(table.order), times.fps, timestamps=times.timestamps),
-            )
+            asked = sampling.indices(len(table.order), times.fps, timestamps=times.timestamps)
+            taken = take_near(table, times.timestamps, asked, sampling, stream.codec_context.name)
+            picker = Picker(name=source.name, limits=source.limits, indices=taken)
             try:
                 for stretch in stretches(table, picker.indices):
                     decode_stretch(container, stream, table, stretch, picker)
-                return replace(picker.video(times), **look)
+                return replace(picker.video(times), **look, **told(asked, taken, times.timestamps))
             except (UnusableError, FFmpegError):
                 # Seeking is only a shortcut: plain decoding has the last word on what the file holds.
                 decoded = picker.decoded

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["NO_TIME", "Stretch", "Table", "scan", "stretches"]
+__all__ = ["MIN_SKIP", "NO_TIME", "Stretch", "Table", "scan", "stretches"]
 
 # A seek flushes the decoder and starts at a keyframe, the dearest frame to decode: not worth it for a few packets.
-_MIN_SKIP = 8
+MIN_SKIP = 8
 
 # Where packet times may be wrong, so many packets more are decoded than the frame wanted and those that are said to be
 # shown before it: pictures shown before one that is stored before them follow it closely (B-frames their reference, a
@@ -107,6 +107,22 @@ class Table:
     @cached_property
     def _keys(self) -> npt.NDArray[np.intp]:
         return np.flatnonzero(self.key)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.intp]:
+        """For every packet, the keyframe from which it can be decoded; 0 where none is found."""
+        pts = np.asarray(self.pts, dtype=np.int64)
+        found = np.zeros(len(pts), dtype=np.intp)
+        left = np.arange(len(pts))
+        last = np.searchsorted(self._keys, left, side="right") - 1
+        for back in range(_CANDIDATES):
+            left = left[last[left] >= back]
+            candidate = self._keys[last[left] - back]
+            # A frame shown before its keyframe (open GOP) refers to frames before that keyframe.
+            reached = pts[candidate] <= pts[left]
+            found[left[reached]] = candidate[reached]
+            left = left[~reached]
+        return found
 
     def keys_before(self, position: int, count: int) -> list[int]:
         """The last ``count`` keyframes up to and with ``position``, the last first."""
@@ -244,15 +260,6 @@ def _problem(found: _Packets, pts: npt.NDArray[np.int64], reorders: bool, untime
     return None
 
 
-def _start(table: Table, position: int) -> int:
-    """The keyframe from which the packet at ``position`` can be decoded."""
-    for candidate in table.keys_before(position, _CANDIDATES):
-        # A frame shown before its keyframe (open GOP) refers to frames before that keyframe.
-        if table.pts[candidate] <= table.pts[position]:
-            return candidate
-    return 0
-
-
 def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
     """Find the fewest packets to decode for some frames.
 
@@ -271,12 +278,12 @@ def stretches(table: Table, indices: Sequence[int]) -> list[Stretch]:
     for index in indices:
         position = table.order[index]
         doubt = bool(table.doubtful[position])
-        first = _start(table, position)
+        first = int(table.starts[position])
         if doubt and table.opens[first]:
             # Are they, or is the time of the keyframe wrong? From the one before, decoding shows.
             first = next(iter(table.keys_before(first - 1, 1)), first)
         last = min(int(table.reach[index]) + _LOOKAHEAD, table.packets - 1) if doubt else position
-        if targets and first - stop <= _MIN_SKIP:
+        if targets and first - stop <= MIN_SKIP:
             start, stop, doubtful = min(start, first), max(stop, last), doubtful or doubt
         else:
             if targets:

@@ -10,6 +10,7 @@ from av.error import FFmpegError
 
 from earlytom.errors import VideoError
 from earlytom.video._colour import look_of
+from earlytom.video._near import take_near, told
 from earlytom.video._opening import open_stream, plain
 from earlytom.video._picking import Picker
 from earlytom.video._pyav import UnusableError, clock, decode_stretch, examine_stream
@@ -69,7 +70,8 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
             raise VideoError(f"{source.name}: the video stream holds no frames")
         times, number, look = clock(table, stream), stream.index, look_of(stream)
         count = len(table.order)
-        indices = sampling.indices(count, times.fps, timestamps=times.timestamps)
+        asked = sampling.indices(count, times.fps, timestamps=times.timestamps)
+        indices = take_near(table, times.timestamps, asked, sampling, stream.codec_context.name)
         source.limits.check_clip(source.name, stream.codec_context.width, stream.codec_context.height, len(indices))
         _check_times(source, container, stream, table, indices)
     source.file.seek(0)
@@ -108,6 +110,7 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         source=source.name,
         decoded=None,
         **look,
+        **told(asked, indices, times.timestamps),
     )
 
 

@@ -41,6 +41,10 @@ class Sampling:
             each of so many moments from the first frame to the last, a frame that is on screen at several of them once
             only, so that fewer may come out. It makes a difference where frames do not come evenly: of a screen
             recording that stands still for 9 of its 10 seconds, nearly all frames by index are of the last second.
+        near: how far off a frame may be, as a share (0 to 0.5) of the seconds to the next one chosen on that side.
+            Above 0, `read_video` may take frames that cost less to decode: keyframes, and those shortly behind them.
+            What it took stands in `Video.indices`, what was chosen in `Video.asked`. Where all frames cost the same
+            (pictures, files that have to be decoded whole), the chosen ones are taken.
 
     Raises:
         VideoError: a field is out of range, or ``frames`` and ``fps`` are both given.
@@ -50,6 +54,7 @@ class Sampling:
     fps: float | None = None
     max_frames: int | None = None
     spacing: Spacing = "index"
+    near: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("frames", "max_frames"):
@@ -58,6 +63,8 @@ class Sampling:
                 raise VideoError(f"Sampling.{name} is {shown(value)}; allowed: None or an integer of at least 1")
         if self.spacing not in get_args(Spacing):
             raise VideoError(f"Sampling.spacing is {shown(self.spacing)}; allowed: 'index', 'time'")
+        if isinstance(self.near, bool) or not isinstance(self.near, (int, float)) or not 0 <= self.near <= 0.5:
+            raise VideoError(f"Sampling.near is {shown(self.near)}; allowed: a number from 0 to 0.5")
         if self.fps is None:
             return
         if not _is_rate(self.fps):

@@ -40,6 +40,10 @@ class Video:
             and dark or pale; else None.
         pixel_aspect: width to height of a pixel, as declared for the stored picture, before it is turned upright; 1:1
             where nothing is declared.
+        asked: the ``T`` frame numbers that the sampling chose, where `Sampling.near` let others be taken for some of
+            them; else empty.
+        deviations: how many seconds later each of the ``T`` frames is than the one asked for, negative where it is
+            earlier; empty as ``asked`` is.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -55,3 +59,5 @@ class Video:
     damaged: tuple[tuple[int, int], ...] = ()
     hdr: Literal["pq", "hlg"] | None = None
     pixel_aspect: tuple[int, int] = (1, 1)
+    asked: tuple[int, ...] = ()
+    deviations: tuple[float, ...] = ()
