@@ -2,8 +2,8 @@
 
     python benchmarks/near_accuracy.py --output benchmarks/results/near_accuracy.json
 
-A clip is longer than the ones of `earlytom eval testbed`: eight frames of the file for one that is sampled, and a
-keyframe for every two, so that there is something to choose. All readings are asked the same questions.
+A clip is longer than the ones of `earlytom eval testbed`: 16 frames of the file for one that is sampled, and a
+keyframe after every 10, seldom one that is asked for. All readings are asked the same questions.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from earlytom.testbed.questions import Question
 from earlytom.testbed.scenes import generate_clip
 from earlytom.video import Sampling, Video, read_video
 
-STEP = 8
-KEYFRAME = 16
+STEP = 16
+KEYFRAME = 10
 SIZE = 96
 RATE = 16
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=100, help="clips (100)")
+    parser.add_argument("--clips", type=int, default=60, help="clips (60)")
     parser.add_argument("--seed", type=int, default=0, help="which series of clips (0)")
     parser.add_argument("--near", type=float, nargs="+", default=[0.25, 0.5], help="shares to try")
     parser.add_argument("--retention", type=float, default=0.25, help="of EarlyTom (0.25)")
