@@ -105,6 +105,12 @@ def test_grids_are_compared_behind_the_last_layer_at_which_anything_is_asked_for
     assert EncoderPlan(**asked).similarity_layer == layer
 
 
+@pytest.mark.parametrize("span", [0, -3, 2.5, "5"])
+def test_a_span_is_a_whole_number(span) -> None:
+    with pytest.raises(MethodError, match="similarity_span must be a whole number from 1 on or None, got"):
+        EncoderPlan(similarity_span=span)
+
+
 def test_comparing_values_never_asks_tensors_for_one_truth() -> None:
     tokens = torch.zeros(3, 4, 5)
     makers = [

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earlytom.reduction import Reduction
+    from earlytom.similarity import FrameSimilarity
 
 __all__ = [
     "Decision",
@@ -36,10 +37,10 @@ Resource = Literal["frame grid", "frame similarity", "received attention", "keys
 """What a method that selects tokens may depend on, and another method's encoder stage may do away with."""
 
 
-def _check_shape(name: str, tensor: Tensor | None, *wanted: int | None) -> None:
+def _check_shape(name: str, tensor: Tensor | FrameSimilarity | None, *wanted: int | None) -> None:
     """Raise `MethodError` unless a tensor, where there is one, has this shape; ``None``: any size."""
     fits = tensor is None or (
-        tensor.dim() == len(wanted)
+        len(tensor.shape) == len(wanted)
         and all(size is None or size == found for size, found in zip(wanted, tensor.shape, strict=True))
     )
     if not fits:
@@ -148,6 +149,8 @@ class EncoderPlan:
         merge_similarity: whether ``FrameStates.similarity`` is wanted at the merge layers: computed for all clips of a
             batch together, it costs them one wait for the device.
         frame_similarity: whether ``VisualTokens.frame_similarity`` is wanted (taken after the last merge layer).
+        similarity_span: how far apart grids are whose similarities are read: both of these are then a
+            `FrameSimilarity`, at a cost linear in N. ``None``: any; both are [N, N] tensors.
         keys: whether ``VisualTokens.keys`` is wanted, those of ``attention_layer``.
         token_layers: layers inside which, between attention and MLP, ``merge_tokens`` is called.
         proportional_attention: whether a merged token draws as much attention as the tokens that went into it.
@@ -159,13 +162,14 @@ class EncoderPlan:
 
     Raises:
         MethodError: merged tokens are asked for where whole grids are to be compared, keys without their layer, or
-            layers that do not ascend.
+            layers do not ascend, or the span is below 1.
     """
 
     merge_layers: tuple[int, ...] = ()
     attention_layer: int | None = None
     merge_similarity: bool = False
     frame_similarity: bool = False
+    similarity_span: int | None = None
     keys: bool = False
     token_layers: tuple[int, ...] = ()
     proportional_attention: bool = False
@@ -183,6 +187,9 @@ class EncoderPlan:
     def __post_init__(self) -> None:
         _check_layers("merge_layers", self.merge_layers)
         _check_layers("token_layers", self.token_layers)
+        span = self.similarity_span
+        if span is not None and not (isinstance(span, int) and span >= 1):
+            raise MethodError(f"similarity_span must be a whole number from 1 on or None, got {span!r}")
         if self.keys and self.attention_layer is None:
             raise MethodError("keys are those of attention_layer, which is None")
         if self.token_layers and (self.merge_layers or self.frame_similarity):
@@ -223,8 +230,8 @@ class FrameStates:
         features: [N, L, D] hidden states of the N grids that are left, model dtype.
         attention: [N, L] attention received by each token, float32, or ``None``.
         origin: how the N grids came from the B input grids.
-        similarity: [N, N] similarity of the N grids (`earlytom.ops.frame_similarity`), float32 on the host, where
-            ``EncoderPlan.merge_similarity`` asks for it; ``None`` otherwise.
+        similarity: of the N grids (`earlytom.ops.frame_similarity`), [N, N] float32 on the host or a `FrameSimilarity`,
+            where ``EncoderPlan.merge_similarity`` asks for it; ``None`` otherwise.
 
     Raises:
         MethodError: the shapes do not belong together.
@@ -233,7 +240,7 @@ class FrameStates:
     features: Tensor
     attention: Tensor | None
     origin: Reduction
-    similarity: Tensor | None = None
+    similarity: Tensor | FrameSimilarity | None = None
 
     def __post_init__(self) -> None:
         _check_shape("features", self.features, self.origin.outputs, None, None)
@@ -279,7 +286,7 @@ class VisualTokens:
         attention: [N, P] attention received, resized in the same way as the features, float32, or ``None``.
         grid: shape of the *uncompressed* clip (``grid.temporal_grids`` is B, not N).
         origin: how the N grids came from the B input grids.
-        frame_similarity: [N, N] similarity of the grids that are left, float32 on the host, or ``None``.
+        frame_similarity: likewise, of the grids that are left.
         keys: [N, P, E] keys of the attention layer, mean over its heads, resized like ``attention``, float32, or
             ``None``.
         descriptions: [N, E] output of the attention-pooling head for each grid, model dtype, or ``None``.
@@ -293,7 +300,7 @@ class VisualTokens:
     attention: Tensor | None
     grid: FrameGrid
     origin: Reduction
-    frame_similarity: Tensor | None = None
+    frame_similarity: Tensor | FrameSimilarity | None = None
     keys: Tensor | None = None
     descriptions: Tensor | None = None
     fingerprint: int | None = None

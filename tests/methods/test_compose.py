@@ -232,12 +232,37 @@ def test_stages_given_by_hand_are_checked(stages, message) -> None:
 
 def test_the_plan_merges_as_one_part_and_looks_as_the_other() -> None:
     plan = compose(EarlyTom(merge_layers=(4, 8)), VisionZip()).encoder_plan(EncoderShape(depth=26))
-    assert plan == EncoderPlan(merge_layers=(4, 8), merge_similarity=True, attention_layer=25, keys=True)
+    asked = EncoderPlan(merge_layers=(4, 8), merge_similarity=True, attention_layer=25, keys=True, similarity_span=5)
+    assert plan == asked
     selection_alone = Composition(tokens=EarlyTom()).encoder_plan(EncoderShape(depth=26))
     without_merging = {"merge_layers": (), "merge_similarity": False}
     assert selection_alone == replace(EarlyTom().encoder_plan(EncoderShape(depth=26)), **without_merging)
     with pytest.raises(MethodError, match="merge_layers"):
         compose(EarlyTom(merge_layers=(30,)), VisionZip()).encoder_plan(EncoderShape(depth=26))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(VisionZip):
+    """Selects by the similarity of temporal grids ``span`` apart."""
+
+    span: int | None = None
+
+    def encoder_plan(self, encoder) -> EncoderPlan:
+        return EncoderPlan(frame_similarity=True, similarity_span=self.span)
+
+
+@pytest.mark.parametrize(
+    ("stages", "span"),
+    [
+        ({"encoder": EarlyTom(), "tokens": Comparing(span=9)}, 9),
+        ({"encoder": EarlyTom(max_window=20), "tokens": Comparing(span=9)}, 19),
+        ({"encoder": EarlyTom(), "tokens": Comparing()}, None),
+        ({"tokens": Comparing(span=3)}, 3),
+        ({"encoder": EarlyTom(), "tokens": VisionZip()}, 5),
+    ],
+)
+def test_the_widest_span_that_a_stage_reads_is_compared(stages, span) -> None:
+    assert Composition(**stages).encoder_plan(EncoderShape(depth=26)).similarity_span == span
 
 
 def test_hooks_go_to_their_stage_and_to_nobody_else() -> None:

@@ -153,6 +153,23 @@ def test_one_pass_equals_the_naive_references(features, compat, tau_seg, floor, 
     torch.testing.assert_close(reduction.apply(attention).double(), expected @ attention.double(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("compat", VARIANTS)
+def test_long_clips_are_decided_as_by_the_whole_table(compat) -> None:
+    """Clips of several blocks of similarities, of scenes that last 1 to 12 grids."""
+    generator = torch.Generator().manual_seed(3)
+    scene = torch.repeat_interleave(torch.randint(1, 13, (60,), generator=generator))[:300]
+    features = torch.randn(60, 9, 16, generator=generator)[scene] + 0.2 * torch.randn(300, 9, 16, generator=generator)
+    states = FrameStates(features=features, attention=None, origin=Reduction.identity(300))
+    method = EarlyTom(compat=compat)
+    found = method.merge_frames(states, 6, 30)
+    whole = method.merge_frames(replace(states, similarity=frame_similarity(features)), 6, 30)
+    assert whole.reduction.outputs < 280
+    assert found.details["segments"] == whole.details["segments"]
+    assert found.reduction.offsets.tolist() == whole.reduction.offsets.tolist()
+    assert found.reduction.source.tolist() == whole.reduction.source.tolist()
+    torch.testing.assert_close(found.reduction.weight, whole.reduction.weight, atol=1e-6, rtol=0)
+
+
 @quick
 @given(scene_clips(), st.sampled_from(["default", "paper"]))
 def test_every_input_frame_is_part_of_exactly_one_frame_that_is_left(features, compat) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from earlytom.ops import frame_similarity, packed_frame_similarity, similarity, unit_rows
+from earlytom.ops import frame_similarity, packed_frame_similarity, similarity, similarity_within, unit_rows
 from reference.similarity import frame_similarity_naively
 from reference.strategies import quick, scene_clips
 
@@ -25,6 +26,36 @@ def test_equals_the_naive_mean_of_cosines(features) -> None:
 def test_tables_of_several_clips_are_those_of_each_bit_for_bit(clips) -> None:
     packed = packed_frame_similarity(clips)
     assert torch.equal(packed, torch.cat([frame_similarity(features).flatten() for features in clips]))
+
+
+def test_clips_of_which_a_span_is_asked_for_stand_between_whole_ones() -> None:
+    clips = [torch.randn(frames, 4, 6) for frames in (5, 150, 7)]
+    packed = packed_frame_similarity(clips, [None, 5, 5])
+    whole, blocks, short = packed.split([25, packed.numel() - 25 - 49, 49])
+    assert torch.equal(whole.view(5, 5), frame_similarity(clips[0]))
+    assert torch.equal(blocks.view(-1, 64, 64), similarity_within(clips[1], 5).blocks)
+    assert torch.equal(short.view(7, 7), frame_similarity(clips[2]))
+
+
+class Products(TorchDispatchMode):
+    """Sums up the multiplications of all matrix products."""
+
+    multiplications = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.mm.default:
+            self.multiplications += args[0].shape[0] * args[0].shape[1] * args[1].shape[1]
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_a_span_costs_is_linear_in_the_frames() -> None:
+    counts = {}
+    for frames in (500, 1000, 2000):
+        with Products() as products:
+            similarity_within(torch.randn(frames, 2, 3), 5)
+        counts[frames] = products.multiplications
+    assert counts[2000] < 2.2 * counts[1000] < 4.6 * counts[500]
+    assert counts[500] < 500**2 * 6 / 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

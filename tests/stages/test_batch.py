@@ -11,6 +11,8 @@ import torch
 
 from claimed_device import ClaimedDevice, claim
 from earlytom import CompressionError, EarlyTom, Method, MethodError, Reduction, parse_method
+from earlytom.ops import frame_similarity
+from earlytom.similarity import FrameSimilarity
 from earlytom.stages import ClipSession, FrameBatch, LayerRequests, SessionBatch
 from earlytom.trace import Stopwatch
 from earlytom.types import Decision, EncoderPlan, EncoderShape, FrameGrid
@@ -153,6 +155,41 @@ def test_requests_are_those_of_all_clips() -> None:
     assert found.fingerprint
     assert found.barriers == [0, 1, 2, 4]
     assert not LayerRequests.of([EncoderPlan()]).barriers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Method):
+    """Looks at similarities, of all grids or of those ``span`` apart, and keeps the first tokens."""
+
+    name = "comparing"
+    span: int | None = None
+
+    def encoder_plan(self, encoder):
+        return EncoderPlan(merge_layers=(1,), merge_similarity=True, frame_similarity=True, similarity_span=self.span)
+
+    def merge_frames(self, states, layer, floor):
+        return Decision(details={"similarity": states.similarity})
+
+    def select_tokens(self, tokens, budget):
+        kept = Reduction.keep(torch.arange(budget), tokens.features.shape[0] * TOKENS)
+        return Decision(reduction=kept, details={"similarity": tokens.frame_similarity})
+
+
+def test_a_method_gets_all_similarities_or_those_within_the_span_that_it_asks_for() -> None:
+    frames, hidden = [200, 10, 200], torch.cat([scenes(200), scenes(10, 1), scenes(200, 2)])
+    methods = [Comparing(retention=0.5), Comparing(retention=0.5, span=3), Comparing(retention=0.5, span=3)]
+    sessions = SessionBatch([session(*pair) for pair in zip(methods, frames, strict=True)], Stopwatch())
+    drive(sessions, hidden)
+    for clip, features in zip(sessions.clips, hidden.split(frames), strict=True):
+        whole = frame_similarity(features)
+        for known in (clip.trace.merges[0].details["similarity"], clip.trace.details["similarity"]):
+            if clip.method.span is None:
+                assert torch.equal(known, whole)
+            else:
+                assert isinstance(known, FrameSimilarity)
+                rows = known.rows()
+                near = [(i, j) for i in range(len(features)) for j in range(i, min(len(features), i + 4))]
+                assert max(abs(rows[i][j] - float(whole[i, j])) for i, j in near) < 3e-7
 
 
 def test_each_clip_goes_by_the_attention_that_its_own_method_asked_for() -> None:

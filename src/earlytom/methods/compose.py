@@ -230,8 +230,9 @@ class Composition(Method):
             return merging
         if merging.token_layers and not merging.unmerge and self.encoder is not self.tokens:
             raise MethodError(f"{self.name}: merged tokens that leave the encoder unpooled cannot be selected from")
+        selecting = self.tokens.encoder_plan(encoder)
         asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
-        return replace(self.tokens.encoder_plan(encoder), **asked)
+        return replace(selecting, similarity_span=_widest_span(merging, selecting), **asked)
 
     def substitutes(self) -> dict[str, Method]:
         made: dict[str, Method] = {}
@@ -277,6 +278,14 @@ class Composition(Method):
             for knob, text in _own_options(last, supplied).items()
         }
         return "+".join([*written, _with_options(_head(last, supplied), self.amount_options() | own)])
+
+
+def _widest_span(merging: EncoderPlan, selecting: EncoderPlan) -> int | None:
+    """How far apart the temporal grids are whose similarities either stage reads."""
+    spans = [merging.similarity_span] if merging.merge_similarity else []
+    spans += [selecting.similarity_span] if selecting.frame_similarity else []
+    known = [span for span in spans if span is not None]
+    return max(known) if known and len(known) == len(spans) else None
 
 
 def _head(part: Method, stages: Sequence[Stage]) -> str:

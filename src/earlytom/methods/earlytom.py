@@ -29,6 +29,7 @@ from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Re
 if TYPE_CHECKING:
     from earlytom.ops import Segment
     from earlytom.reduction import Reduction
+    from earlytom.similarity import SimilarityTable
     from earlytom.types import FrameGrid, FrameStates, LanguageStates, VisualTokens
 
 __all__ = ["EarlyTom"]
@@ -162,13 +163,16 @@ class EarlyTom(Method):
             attention_layer=layers[-1],
             merge_similarity=self.frame_merging,
             frame_similarity=self.decoupled_selection,
+            similarity_span=self._span,
         )
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
-        from earlytom.ops import frame_similarity, plan_merging
+        from earlytom.ops import plan_merging, similarity_rows, similarity_within
 
-        table = frame_similarity(states.features) if states.similarity is None else states.similarity
-        similarity: list[list[float]] = table.tolist()
+        known = states.similarity
+        similarity = similarity_rows(
+            similarity_within(states.features, self.max_window - 1) if known is None else known
+        )
         segments, threshold = self._segments(similarity)
         reduction = plan_merging(
             similarity,
@@ -184,7 +188,7 @@ class EarlyTom(Method):
         return Decision(reduction=reduction if reduction.outputs < reduction.inputs else None, details=details)
 
     def select_tokens(self, tokens: VisualTokens, budget: int) -> Decision:
-        from earlytom.ops import exact_counts, published_counts, rescaled_retention, select_by_frame
+        from earlytom.ops import exact_counts, published_counts, rescaled_retention, select_by_frame, similarity_rows
         from earlytom.reduction import Reduction
 
         if tokens.attention is None:
@@ -193,7 +197,7 @@ class EarlyTom(Method):
         segments: list[Segment] = []
         dynamic = [True] * frames
         if self.decoupled_selection and tokens.frame_similarity is not None:
-            segments, _ = self._segments(tokens.frame_similarity.tolist())
+            segments, _ = self._segments(similarity_rows(tokens.frame_similarity))
             dynamic = _dynamic_frames(segments)
         if self.exact_budget:
             counts = exact_counts(budget, dynamic, tokens_per_frame)
@@ -224,6 +228,11 @@ class EarlyTom(Method):
         return WITHOUT_PRESET[self.compat] if self.preset is None else find_preset(self.preset, self.retention)
 
     @property
+    def _span(self) -> int:
+        """How far apart temporal grids are whose similarities segmentation and pairing read, at most."""
+        return self.max_window - 1
+
+    @property
     def _merges_in_llm(self) -> bool:
         return self._preset.inner_merging if self.inner_merging is None else self.inner_merging
 
@@ -231,7 +240,7 @@ class EarlyTom(Method):
     def _least_frames(self) -> float:
         return self._preset.least_frames if self.least_frames is None else self.least_frames
 
-    def _segments(self, similarity: list[list[float]]) -> tuple[list[Segment], float]:
+    def _segments(self, similarity: SimilarityTable) -> tuple[list[Segment], float]:
         """Segments of the temporal grids, and the threshold that made them."""
         from earlytom.ops import adaptive_threshold, segment_frames
 

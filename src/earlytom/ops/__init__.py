@@ -17,7 +17,14 @@ from earlytom.ops.products import exact_product
 from earlytom.ops.resizing import pool_bilinear
 from earlytom.ops.segmentation import Segment, adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
 from earlytom.ops.selection import highest_scores, kept_indices, ranks_among, select_by_frame
-from earlytom.ops.similarity import frame_similarity, packed_frame_similarity, paired_cosines, unit_rows
+from earlytom.ops.similarity import (
+    frame_similarity,
+    packed_frame_similarity,
+    paired_cosines,
+    similarity_rows,
+    similarity_within,
+    unit_rows,
+)
 from earlytom.ops.spacing import adaptive_bins, evenly_spaced, nearest_grid
 from earlytom.ops.windows import (
     Blocks,
@@ -74,6 +81,8 @@ __all__ = [
     "segment_frames",
     "select_by_frame",
     "select_dynamic",
+    "similarity_rows",
+    "similarity_within",
     "squared_distances",
     "static_since",
     "static_tokens",

@@ -26,6 +26,7 @@ from typing import Literal
 
 from earlytom.ops.segmentation import Segment
 from earlytom.reduction import Reduction
+from earlytom.similarity import SimilarityTable as Table
 
 __all__ = ["Variant", "merge_weight", "plan_merging"]
 
@@ -37,7 +38,6 @@ _TIE = 1e-5
 _DIGITS = 5
 
 Row = list[tuple[int, float]]
-Table = Sequence[Sequence[float]]
 
 
 def merge_weight(first: float, second: float) -> float:
@@ -62,7 +62,7 @@ def plan_merging(
     """Decide which middle frames of each segment merge.
 
     Args:
-        similarity: [N, N] similarity of frames, host data.
+        similarity: [N, N] similarity of frames, host data; that of frames of one segment is read.
         segments: inclusive ``(first, last)`` pairs that cover the N frames in order.
         variant: which reading of the method, see the module's docstring.
         weighted: ``False`` merges by the plain mean (an ablation).

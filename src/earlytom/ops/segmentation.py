@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from earlytom.similarity import SimilarityTable
+
 __all__ = ["Segment", "adaptive_threshold", "contiguous_windows", "cut_at_changes", "segment_frames"]
 
 Segment = tuple[int, int]
@@ -15,9 +17,7 @@ _LOWEST, _HIGHEST = 0.5, 0.8
 _DIGITS = 5
 
 
-def segment_frames(
-    similarity: Sequence[Sequence[float]], *, threshold: float, ema: float, max_window: int
-) -> list[Segment]:
+def segment_frames(similarity: SimilarityTable, *, threshold: float, ema: float, max_window: int) -> list[Segment]:
     """Cut a clip into segments of similar frames, causally: frame t is judged without any later frame.
 
     The reference is the first frame of the open segment; the smoothed similarity is
@@ -25,7 +25,7 @@ def segment_frames(
     ``s < threshold`` or when the open one would reach ``max_window`` frames.
 
     Args:
-        similarity: [N, N] similarity of frames, host data.
+        similarity: [N, N] similarity of frames, host data; those less than ``max_window`` apart are read.
         threshold: tau_seg.
         ema: weight of the new similarity, in (0, 1].
         max_window: a segment has at most ``max_window - 1`` frames.
@@ -93,7 +93,7 @@ def contiguous_windows(labels: Sequence[int]) -> list[Segment]:
     return [(end - length, end - 1) for end, (_, length) in zip(ends, windows, strict=True)]
 
 
-def adaptive_threshold(similarity: Sequence[Sequence[float]], *, max_window: int) -> float:
+def adaptive_threshold(similarity: SimilarityTable, *, max_window: int) -> float:
     """tau_seg from the clip itself, for users who have no benchmark to tune on.
 
     The similarities that segmentation may look at (frames less than ``max_window - 1`` apart) fall into two classes,

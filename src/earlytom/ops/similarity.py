@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from earlytom.ops.products import exact_product
+from earlytom.similarity import FrameSimilarity, SimilarityTable, block_starts
 
-__all__ = ["frame_similarity", "packed_frame_similarity", "paired_cosines", "unit_rows"]
+__all__ = [
+    "frame_similarity",
+    "packed_frame_similarity",
+    "paired_cosines",
+    "similarity_rows",
+    "similarity_within",
+    "unit_rows",
+]
 
 # Tokens are normalised in float32; this many values at a time (128 MiB) bounds the memory for long clips.
 _CHUNK_VALUES = 1 << 25
@@ -35,19 +43,50 @@ def frame_similarity(features: Tensor) -> Tensor:
     return torch.nan_to_num(_summed_cosines(features) / features.shape[1], nan=0.0)
 
 
+def similarity_within(features: Tensor, span: int) -> FrameSimilarity:
+    """`frame_similarity` of the frames that are at most ``span`` apart, brought to the host; records no gradients.
+
+    Args:
+        features: [N, L, D] frames, any floating dtype.
+        span: at least 1.
+    """
+    frames = features.shape[0]
+    starts, size = block_starts(frames, span)
+    return FrameSimilarity(
+        packed_frame_similarity([features], [span]).cpu().view(len(starts), size, size), frames, span
+    )
+
+
+def similarity_rows(similarity: Tensor | FrameSimilarity) -> SimilarityTable:
+    """Host data of a table that is on the host, whole or not; ``rows[i][j]`` belongs to frames i and j."""
+    if isinstance(similarity, FrameSimilarity):
+        return similarity.rows()
+    rows: list[list[float]] = similarity.tolist()
+    return rows
+
+
 @torch.no_grad()
-def packed_frame_similarity(clips: Sequence[Tensor]) -> Tensor:
+def packed_frame_similarity(clips: Sequence[Tensor], spans: Sequence[int | None] | None = None) -> Tensor:
     """`frame_similarity` of the frames of each of some clips, which all have L tokens; records no gradients.
+
+    In long clips of which only a span is asked for, block by block (`earlytom.similarity.block_starts`): linear in N.
 
     Args:
         clips: [N, L, D] each, N may differ; at least one.
+        spans: for each clip how far apart frames are that need comparing, ``None``: all; ``None`` for all clips.
 
     Returns:
-        The [N, N] tables, each flattened, behind one another; float32.
+        The [N, N] tables, or the [B, B] tables of a clip's blocks, each flattened, behind one another; float32.
     """
-    tokens, sizes = clips[0].shape[1], [features.shape[0] ** 2 for features in clips]
+    blocks = [
+        features[start : start + size]
+        for features, span in zip(clips, spans or [None] * len(clips), strict=True)
+        for starts, size in [block_starts(features.shape[0], span)]
+        for start in starts
+    ]
+    tokens, sizes = clips[0].shape[1], [features.shape[0] ** 2 for features in blocks]
     packed = torch.zeros(sum(sizes), dtype=torch.float32, device=clips[0].device)
-    for features, table in zip(clips, packed.split(sizes), strict=True):
+    for features, table in zip(blocks, packed.split(sizes), strict=True):
         _summed_cosines(features, table.view(features.shape[0], features.shape[0]))
     return torch.nan_to_num(packed / tokens, nan=0.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ class SessionBatch:
         compared = [wanted and clip.plan.merge_similarity for clip, wanted in zip(self.clips, asked, strict=True)]
         parts = self._split(hidden)
         # Queued for all clips, then waited for once.
-        queued = SimilarityTables([part for part, wanted in zip(parts, compared, strict=True) if wanted])
+        queued = self._similarity_tables(parts, compared)
         tables = iter(queued.read())
         known = [next(tables) if wanted else None for wanted in compared]
         rows = zip(self.clips, asked, parts, self._scores(self._attention), known, strict=True)
@@ -193,12 +193,14 @@ class SessionBatch:
 
     def _queue_similarities(self, layer: int, batch: FrameBatch) -> None:
         """Read only when selection starts, behind the remaining layers."""
-        ending = [number for number, clip in enumerate(self.clips) if clip.plan.similarity_layer == layer]
-        if ending:
-            parts = self._split(batch.patches)
-            with torch.no_grad():
-                queued = SimilarityTables([parts[number] for number in ending])
-            self._similarities.append(([self.clips[number] for number in ending], queued))
+        ending = [clip.plan.similarity_layer == layer for clip in self.clips]
+        if any(ending):
+            queued = self._similarity_tables(self._split(batch.patches), ending)
+            self._similarities.append((list(compress(self.clips, ending)), queued))
+
+    def _similarity_tables(self, parts: Sequence[Tensor], wanted: Sequence[bool]) -> SimilarityTables:
+        spans = [clip.plan.similarity_span for clip in compress(self.clips, wanted)]
+        return SimilarityTables(list(compress(parts, wanted)), spans)
 
     def _check_reported(self) -> None:
         reported = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import starmap
 
 import torch
 from torch import Tensor
 
 from earlytom.ops import packed_frame_similarity
+from earlytom.similarity import FrameSimilarity, block_starts
 
 __all__ = ["HostCopy", "SimilarityTables"]
 
@@ -35,15 +37,24 @@ class HostCopy:
 
 
 class SimilarityTables:
-    """The similarity of all temporal grids of each clip, [N, L, D] each, on its way to the host in one copy."""
+    """The similarity of all temporal grids of each clip, [N, L, D] each, on its way to the host in one copy.
 
-    def __init__(self, clips: Sequence[Tensor]) -> None:
-        self._grids = [features.shape[0] for features in clips]
-        self._copy = HostCopy(packed_frame_similarity(clips)) if clips else None
+    Args:
+        clips: may be none.
+        spans: for each clip how far apart the grids are that are compared, ``None``: all are.
+    """
 
-    def read(self) -> list[Tensor]:
-        """[N, N] float32 each, on the host."""
+    def __init__(self, clips: Sequence[Tensor], spans: Sequence[int | None]) -> None:
+        self._clips = [(features.shape[0], span) for features, span in zip(clips, spans, strict=True)]
+        self._copy = HostCopy(packed_frame_similarity(clips, spans)) if clips else None
+
+    def read(self) -> list[Tensor | FrameSimilarity]:
+        """[N, N] float32 each, on the host, or what is known of it."""
         if self._copy is None:
             return []
-        tables = self._copy.read().split([grids**2 for grids in self._grids])
-        return [table.view(grids, grids) for table, grids in zip(tables, self._grids, strict=True)]
+        shapes = [(len(starts), size) for starts, size in starmap(block_starts, self._clips)]
+        tables = self._copy.read().split([number * size**2 for number, size in shapes])
+        return [
+            table.view(size, size) if span is None else FrameSimilarity(table.view(number, size, size), frames, span)
+            for table, (number, size), (frames, span) in zip(tables, shapes, self._clips, strict=True)
+        ]

@@ -18,6 +18,7 @@ from earlytom.types import Decision, EncoderPlan, FrameStates, KeptTokens, Visua
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
+    from earlytom.similarity import FrameSimilarity
     from earlytom.types import EncoderShape, FrameGrid
 
 __all__ = ["POOLING_HEAD", "ClipSession", "Decide", "Pooled", "at_once"]
@@ -91,8 +92,8 @@ class ClipSession:
         self.floor = frame_floor(self.trace.budget, grid.tokens_per_frame)
         wanted = method.check_encoder(shape) if plan is None else plan
         self.plan = EncoderPlan() if self.trace.stepped_aside else wanted
-        self.similarity: Tensor | None = None
-        """[N, N] float32 on the host, of the grids that are left; where the plan wants it."""
+        self.similarity: Tensor | FrameSimilarity | None = None
+        """Of the grids that are left, on the host (``VisualTokens.frame_similarity``); where the plan wants it."""
         self.fingerprint: int | None = None
 
     @property
@@ -111,7 +112,7 @@ class ClipSession:
         return POOLING_HEAD if self.plan.pooling_head else self.plan.attention_layer
 
     def decide_frames(
-        self, layer: int, features: Tensor, attention: Tensor | None, similarity: Tensor | None
+        self, layer: int, features: Tensor, attention: Tensor | None, similarity: Tensor | FrameSimilarity | None
     ) -> Decision:
         """What the method makes of the N grids after an encoder layer; nothing is applied yet.
 
@@ -119,8 +120,7 @@ class ClipSession:
             layer: one of ``plan.merge_layers``.
             features: [N, L, D] hidden states.
             attention: [N, L] attention received so far, or ``None``.
-            similarity: [N, N] float32 on the host, where ``plan.merge_similarity`` asks for it.
-
+            similarity: ``FrameStates.similarity``, where ``plan.merge_similarity`` asks for it.
         """
         states = FrameStates(features=features, attention=attention, origin=self.trace.origin, similarity=similarity)
         return self.method.merge_frames(states, layer, self.floor)
