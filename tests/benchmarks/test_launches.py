@@ -30,12 +30,40 @@ def test_no_method_adds_more_than_before(family, method) -> None:
         assert all(now[kind] <= before[kind] for kind in before), (name, now, before)
 
 
+# What a method waits for by itself, for each clip: decisions of the host that need numbers of the device.
+WAITS_IN_SELECTION = {"holitom": 1, "prunevid": 2, "fastvid:scores=received": 1, "random": 1}
+# One for each merge layer, and one for the table that selection goes by.
+WAITS_IN_ENCODER = {"earlytom": 4, "earlytom:retention=0.25,preset=paper": 4, "earlytom+visionzip": 3}
+METHODS = (
+    "none", "earlytom", "earlytom:retention=0.25,preset=paper", "earlytom+visionzip", "visionzip", "holitom",
+    "prunevid", "fastvid:scores=received", "dycoke", "uniform", "average-pooling", "random", "tome:retention=0.5",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_a_second_clip_costs_no_wait_at_the_merge_layers(family) -> None:
-    one, two = (launches.counted(family, "earlytom", grids)["waits"] for grids in ((6,), (6, 6)))
-    # Families with text between frames bring the places of each clip's tokens to the host; LLaVA-Video its rows.
-    assembly = {"qwen3_vl": 1, "internvl": 1, "llava_video": 1}.get(family, 0)
-    assert two - one == assembly
+@pytest.mark.parametrize("method", METHODS)
+def test_what_every_method_waits_for(family, method) -> None:
+    """Of all clips together: the prompt, the merge layers, and where text stands between frames the kept places."""
+    for grids in ((12,), (6, 6)):
+        found = launches.counted(family, method, grids)
+        if isinstance(found, str):
+            assert found.startswith("MethodError: tokens cannot merge inside")
+            continue
+        # InternVL looks whether there is a video before it reads the rest of the prompt.
+        prompt = 2 if family == "internvl" else 1
+        on_device = method not in ("none", "uniform", "average-pooling", "random")
+        places = 1 if family in ("qwen3_vl", "internvl", "llava_video") and on_device else 0
+        selection = WAITS_IN_SELECTION.get(method, 0) * len(grids)
+        assert found["waits"] == prompt + places + WAITS_IN_ENCODER.get(method, 0) + selection, (grids, found)
+
+
+def test_a_merge_layer_uploads_once_and_selection_few_things() -> None:
+    plain, one, two = (
+        launches.counted("llava_onevision", method, grids)["uploads"]
+        for method, grids in (("none", (12,)), ("earlytom", (12,)), ("earlytom", (6, 6)))
+    )
+    assert one - plain <= 3 + 3
+    assert two - one <= 3
 
 
 def test_counts_are_written(tmp_path) -> None:

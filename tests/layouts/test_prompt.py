@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from claimed_device import ClaimedDevice, claim
 from earlytom.errors import CompressionError
 from earlytom.layouts.prompt import (
     HostPrompt,
@@ -16,6 +17,7 @@ from earlytom.layouts.prompt import (
     check_placeholders,
     clip_positions,
     keep_first,
+    on_host,
     shorten_prompt,
     spans,
 )
@@ -125,3 +127,37 @@ def test_where_shortened_positions_come_from_is_known_outside_the_padding() -> N
     is_video = torch.tensor([[False, True, True], [False, False, False]])
     short = shorten_prompt(keep_first(is_video, [2], [1]), is_video, pad_right=False)
     assert short.prompt_positions.tolist() == [[-1, 0, 1], [0, 1, 2]]
+
+
+SMALL = [
+    torch.tensor([[3, -1], [2**40, 0]]),
+    torch.tensor([[True], [False], [True]]),
+    torch.tensor([1.5, -0.1, float("inf")]),
+    torch.tensor([1.5, -0.1], dtype=torch.bfloat16),
+    torch.tensor([7], dtype=torch.int32),
+    torch.zeros(0, 3, dtype=torch.int64),
+]
+
+
+def test_small_tensors_come_to_the_host_in_one_copy_as_they_are() -> None:
+    with ClaimedDevice() as device:
+        there = [claim(part) for part in SMALL]
+        device.reset()
+        found = on_host(there)
+        assert sum(device.waits.values()) == 1
+    for part, expected in zip(found, SMALL, strict=True):
+        assert part.device.type == "cpu"
+        assert part.dtype == expected.dtype
+        assert torch.equal(part, expected)
+
+
+def test_what_does_not_fit_into_the_copy_comes_by_itself_and_what_is_there_stays() -> None:
+    long = torch.tensor([0.1, 2.0**-1060], dtype=torch.float64)
+    with ClaimedDevice() as device:
+        there = [claim(SMALL[0]), SMALL[1], claim(long), claim(SMALL[4])]
+        device.reset()
+        found = on_host(there)
+        assert sum(device.waits.values()) == 2
+    assert found[1] is SMALL[1]
+    assert all(torch.equal(part, like) for part, like in zip(found, [SMALL[0], SMALL[1], long, SMALL[4]], strict=True))
+    assert [part.dtype for part in found] == [torch.int64, torch.bool, torch.float64, torch.int32]

@@ -14,6 +14,7 @@ from earlytom import CompressionError, EarlyTom, Method, MethodError, Reduction,
 from earlytom.ops import frame_similarity
 from earlytom.similarity import FrameSimilarity
 from earlytom.stages import ClipSession, FrameBatch, LayerRequests, SessionBatch
+from earlytom.stages.host_copy import HostCopy
 from earlytom.trace import Stopwatch
 from earlytom.types import Decision, EncoderPlan, EncoderShape, FrameGrid
 
@@ -75,6 +76,39 @@ def test_a_merge_layer_costs_one_wait_and_one_upload_for_all_clips(frames) -> No
     assert uploads[layers[0]] > uploads[0]
     # Behind the last layer the table for the selection is waited for, which was queued long before.
     assert sum(device.waits.values()) == len(layers) + 1
+
+
+@pytest.mark.parametrize("frames", [[16], [12, 8]], ids=len)
+def test_provenance_is_composed_while_the_host_waits_and_not_before_the_next_layer(frames, monkeypatch) -> None:
+    happened: list[str] = []
+    compose, read = Reduction.then, HostCopy.read
+    monkeypatch.setattr(Reduction, "then", lambda *both: (happened.append("composed"), compose(*both))[1])
+    monkeypatch.setattr(HostCopy, "read", lambda copy: (happened.append("waited"), read(copy))[1])
+    sessions = SessionBatch([session("earlytom:retention=0.25", count) for count in frames], Stopwatch())
+
+    def after(layer, batch):
+        happened.append("launched")
+        return batch
+
+    drive(sessions, torch.cat([scenes(count, seed) for seed, count in enumerate(frames)]), after)
+    merged = [number for number, what in enumerate(happened) if what == "composed"]
+    assert merged
+    for number in merged:
+        before = next(what for what in reversed(happened[:number]) if what != "composed")
+        behind = next(what for what in happened[number:] if what != "composed")
+        assert (before, behind) == ("launched", "waited")
+
+
+def test_a_trace_that_somebody_looks_at_is_up_to_date_between_layers() -> None:
+    sessions = SessionBatch([session("earlytom:retention=0.25", 16)], Stopwatch())
+    (clip,) = sessions.clips
+
+    def after(layer, batch):
+        assert clip.trace.origin.outputs == clip.grids_left == batch.hidden.shape[0]
+        return batch
+
+    drive(sessions, scenes(16), after)
+    assert clip.grids_left < 16
 
 
 def test_launches_do_not_grow_by_a_copy_for_each_clip() -> None:

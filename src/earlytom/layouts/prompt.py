@@ -19,9 +19,41 @@ __all__ = [
     "check_placeholders",
     "clip_positions",
     "keep_first",
+    "on_host",
     "shorten_prompt",
     "spans",
 ]
+
+
+_PROMPT = ("input_ids", "attention_mask")
+
+
+def on_host(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Small tensors on the host; those of one device come in one copy, so that it is waited for once."""
+    away = [part for part in parts if part.device.type != "cpu" and part.element_size() <= _fits(part)]
+    if len(away) < 2 or len({part.device for part in away}) > 1:
+        return [part.cpu() for part in parts]
+    packed = torch.cat([_as_integers(part) for part in away]).cpu()
+    values = dict(zip(map(id, away), packed.split([part.numel() for part in away]), strict=True))
+    return [_from_integers(values[id(part)], part) if id(part) in values else part.cpu() for part in parts]
+
+
+def _fits(part: Tensor) -> int:
+    """Bytes of a value of a kind of number that `_as_integers` keeps."""
+    if part.is_complex():
+        return 0
+    return 4 if part.is_floating_point() else 8
+
+
+def _as_integers(part: Tensor) -> Tensor:
+    """Any numbers as a vector of int64, of floats the bits."""
+    flat = part.flatten()
+    return (flat.float().view(torch.int32) if part.is_floating_point() else flat).long()
+
+
+def _from_integers(values: Tensor, like: Tensor) -> Tensor:
+    whole = values.view(like.shape)
+    return (whole.int().view(torch.float32) if like.is_floating_point() else whole).to(like.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,12 +78,13 @@ class HostPrompt:
             others: what else to take along, where it is there.
             ids: ``input_ids`` where they have been copied to the host already.
         """
-        ids, mask = inputs["input_ids"].cpu() if ids is None else ids, inputs.get("attention_mask")
-        return cls(
-            ids=ids,
-            mask=torch.ones_like(ids, device="cpu") if mask is None else mask.cpu(),
-            others={name: torch.as_tensor(inputs[name]).cpu() for name in others if inputs.get(name) is not None},
-        )
+        inputs = inputs if ids is None else {**inputs, "input_ids": ids}
+        found = {name: inputs[name] for name in (*_PROMPT, *others) if inputs.get(name) is not None}
+        # as_tensor would bring tensors to the default device of the process.
+        parts = [part if isinstance(part, Tensor) else torch.as_tensor(part, device="cpu") for part in found.values()]
+        there = dict(zip(found, on_host(parts), strict=True))
+        ids, mask = there.pop("input_ids"), there.pop("attention_mask", None)
+        return cls(ids=ids, mask=torch.ones_like(ids) if mask is None else mask, others=there)
 
     @property
     def right_padded(self) -> bool:
@@ -172,8 +205,7 @@ def by_grid(kept: Sequence[KeptTokens], grids: Sequence[FrameGrid]) -> tuple[lis
         CompressionError: a grid would get more tokens than it had.
     """
     ordered, counts = [], []
-    for tokens, grid in zip(kept, grids, strict=True):
-        places = tokens.places.cpu()
+    for tokens, grid, places in zip(kept, grids, on_host([tokens.places for tokens in kept]), strict=True):
         owners = places // grid.tokens_per_frame
         counts.append(torch.bincount(owners, minlength=grid.frames).tolist())
         if max(counts[-1]) > grid.tokens_per_frame:

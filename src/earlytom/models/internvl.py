@@ -76,9 +76,9 @@ class InternVLHost(Host):
             raise CompressionError("pixel_values was given without input_ids; pass the processor's whole output")
         if ids is None or (pixels is None and inputs.get("inputs_embeds") is not None):
             return None
-        if not (ids == placeholder).any():
-            return None
         on_host = ids.cpu()
+        if not (on_host == placeholder).any():
+            return None
         pictures = read_pictures(on_host, placeholder, _tokens_per_tile(self.config))
         if not pictures.clips:
             return None

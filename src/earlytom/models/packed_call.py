@@ -35,8 +35,8 @@ _CONSUMED = (
     "mm_token_type_ids",
     "inputs_embeds",
 )
-# What positions are made from.
-_ON_HOST = ("image_grid_thw", "second_per_grid_ts", "position_ids")
+# What grids and positions are made from.
+_ON_HOST = ("video_grid_thw", "image_grid_thw", "second_per_grid_ts", "position_ids")
 _TEXT, _IMAGE, _VIDEO = 0, 1, 2
 
 
@@ -60,7 +60,7 @@ class PackedCall(VideoCall):
 
     def read_grids(self) -> list[FrameGrid]:
         merge = self.config.vision_config.spatial_merge_size
-        shapes: list[list[int]] = self.inputs["video_grid_thw"].tolist()
+        shapes: list[list[int]] = self.prompt.others["video_grid_thw"].tolist()
         _check_patches(self.inputs["pixel_values_videos"], shapes)
         grids = [FrameGrid(frames=time, rows=rows // merge, columns=columns // merge) for time, rows, columns in shapes]
         check_placeholders(self.is_video, sum(grid.tokens for grid in grids), len(grids))

@@ -117,6 +117,7 @@ class SessionBatch:
         with self._clock.stage("projection"):
             pooled = self._pooled(features, pool)
         with self._clock.stage("selection"):
+            self._record_merges()
             self._read_tables()
             return [clip.select(part, self._decide) for clip, part in zip(self.clips, pooled, strict=True)]
 
@@ -140,6 +141,11 @@ class SessionBatch:
             clip.trace.selection = self._tokens.provenance(cells, clip.grid.tokens_per_frame, slice(start, end))
             clip.trace.details = {"tokens_per_frame": [features.shape[1]] * clip.grids_left}
         return [clip.keep(part.flatten(0, 1)) for clip, part in zip(self.clips, self._split(features), strict=True)]
+
+    def _record_merges(self) -> None:
+        """What the host has left for the time in which it would only wait for the device."""
+        for clip in self.clips:
+            clip.record_merges()
 
     def _checked(self, name: str, rows: Tensor) -> Tensor:
         if rows.shape[0] != sum(self.grids_per_clip):
@@ -175,6 +181,7 @@ class SessionBatch:
         parts = self._split(hidden)
         # Queued for all clips, then waited for once.
         queued = self._similarity_tables(parts, compared)
+        self._record_merges()
         tables = iter(queued.read())
         known = [next(tables) if wanted else None for wanted in compared]
         rows = zip(self.clips, asked, parts, self._scores(self._attention), known, strict=True)

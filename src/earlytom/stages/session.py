@@ -75,7 +75,6 @@ class ClipSession:
     Attributes:
         floor: the least number of temporal grids that can still fill the budget.
         plan: what is wanted from the encoder; nothing where the method leaves this clip alone.
-        trace: what has happened.
 
     Raises:
         MethodError: the method does not fit the encoder or the clip.
@@ -83,28 +82,45 @@ class ClipSession:
 
     def __init__(self, method: Method, grid: FrameGrid, shape: EncoderShape, plan: EncoderPlan | None = None) -> None:
         self.method, self.shape = method, shape
-        self.trace = VideoTrace(
+        self._trace = VideoTrace(
             grid=grid,
             budget=method.budget(grid),
             stepped_aside=method.steps_aside(grid),
             origin=Reduction.identity(grid.frames),
         )
-        self.floor = frame_floor(self.trace.budget, grid.tokens_per_frame)
+        self._untouched, self._unrecorded = self._trace.origin, list[Reduction]()
+        self.floor = frame_floor(self._trace.budget, grid.tokens_per_frame)
         wanted = method.check_encoder(shape) if plan is None else plan
-        self.plan = EncoderPlan() if self.trace.stepped_aside else wanted
+        self.plan = EncoderPlan() if self._trace.stepped_aside else wanted
         self.similarity: Tensor | FrameSimilarity | None = None
         """Of the grids that are left, on the host (``VisualTokens.frame_similarity``); where the plan wants it."""
         self.fingerprint: int | None = None
 
     @property
+    def trace(self) -> VideoTrace:
+        """What has happened."""
+        self.record_merges()
+        return self._trace
+
+    def record_merges(self) -> None:
+        """Compose the newest merges into ``trace.origin``, which looking at the trace does too.
+
+        Not done when they are decided: behind a merge layer the host has to launch the next layers first, and while it
+        waits for the next decision it has the time.
+        """
+        for reduction in self._unrecorded:
+            self._trace.origin = self._trace.origin.then(reduction)
+        self._unrecorded.clear()
+
+    @property
     def grid(self) -> FrameGrid:
         """The uncompressed clip."""
-        return self.trace.grid
+        return self._trace.grid
 
     @property
     def grids_left(self) -> int:
         """N, the temporal grids that are left."""
-        return self.trace.temporal_grids_left
+        return self._unrecorded[-1].outputs if self._unrecorded else self._trace.temporal_grids_left
 
     @property
     def attention_source(self) -> int | None:
@@ -135,9 +151,9 @@ class ClipSession:
         before, after = self.grids_left, self.grids_left
         if reduction is not None:
             after = checked(self.method, reduction, before).outputs
-            self.trace.origin = self.trace.origin.then(reduction)
+            self._unrecorded.append(reduction)
         record = MergeRecord(layer=layer, grids_before=before, grids_after=after, details=decision.details)
-        self.trace.merges.append(record)
+        self._trace.merges.append(record)
         return Reduction.identity(before) if reduction is None else reduction
 
     def select(self, pooled: Pooled, decide: Decide = at_once) -> KeptTokens:
@@ -167,10 +183,17 @@ class ClipSession:
 
     def keep(self, features: Tensor) -> KeptTokens:
         """[K, C] tokens with the places that they take in the uncompressed clip, by what the trace says of them."""
-        per_frame, selection = self.grid.tokens_per_frame, self.trace.selection
+        selection = self.trace.selection
         rows = torch.arange(features.shape[0]) if selection is None else selection.survivors()
-        first = self.trace.origin.survivors().to(rows.device, non_blocking=True)
-        return KeptTokens(features=features, places=first[rows // per_frame] * per_frame + rows % per_frame)
+        return KeptTokens(features=features, places=self._places(rows))
+
+    def _places(self, rows: Tensor) -> Tensor:
+        """Where [K] tokens of the grids that are left stand in the uncompressed clip; on the device of ``rows``."""
+        origin, per_frame = self.trace.origin, self.grid.tokens_per_frame
+        if origin is self._untouched:
+            return rows
+        first = origin.survivors().to(rows.device, non_blocking=True)
+        return first[rows // per_frame] * per_frame + rows % per_frame
 
     def _decide_tokens(self, pooled: Pooled) -> Decision:
         features = pooled.features

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from earlytom.errors import CompressionError, ModelError
-from earlytom.layouts.prompt import HostPrompt
+from earlytom.layouts.prompt import HostPrompt, on_host
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.llava_onevision import LlavaOnevisionCall, LlavaOnevisionHost, LlavaOnevisionTower
 from earlytom.models.llava_video.layout import VideoLayout
@@ -66,9 +66,12 @@ class _LlavaVideoCall(LlavaOnevisionCall):
 
     def sequences(self, kept: Sequence[KeptTokens]) -> list[Tensor]:
         newline = self.model.model.image_newline
+        places = [tokens.places for tokens in kept]
+        if self._layout.ends_groups:
+            places = on_host(places)
         return [
-            self._layout.sequence(tokens.features, tokens.places, grid, newline)
-            for tokens, grid in zip(kept, self.grids, strict=True)
+            self._layout.sequence(tokens.features, there, grid, newline)
+            for tokens, there, grid in zip(kept, places, self.grids, strict=True)
         ]
 
     def embed_text(self, ids: Tensor) -> Tensor:

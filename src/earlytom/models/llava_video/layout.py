@@ -76,6 +76,11 @@ class VideoLayout:
         newlines = {"grid": grid.frames * grid.rows, "frame": grid.frames, "one_token": 1, "no_token": 0}
         return grid.tokens + newlines[self.newlines]
 
+    @property
+    def ends_groups(self) -> bool:
+        """Whether newlines stand after rows or frames: between which tokens is then decided by places on the host."""
+        return self.newlines in ("grid", "frame")
+
     def sequence(self, features: Tensor, places: Tensor, grid: FrameGrid, newline: Tensor) -> Tensor:
         """Put newlines between the tokens of a clip that are left.
 
