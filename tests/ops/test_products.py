@@ -18,6 +18,7 @@ from earlytom.ops import (
     match_tokens,
     merge_dropped_tokens,
     paired_cosines,
+    received_attention,
     squared_distances,
 )
 
@@ -73,6 +74,10 @@ USES: dict[str, Callable[[], object]] = {
     "match_tokens": lambda: match_tokens(ROWS, 12),
     "merge_dropped_tokens": lambda: merge_dropped_tokens(ROWS[0], ROWS[1, :, 0], ratio=0.5, sequential=False).to_rows(),
     "contextual": lambda: dominant_and_contextual(ROWS[..., 0], ROWS, [8] * 6, [4] * 6, raster=True).to_rows(),
+    "received_attention": lambda: received_attention(ROWS[:, None], ROWS[:, None] + 1, scale=0.1),
+    "received_attention_of_sizes": lambda: received_attention(
+        ROWS[:, None], ROWS[:, None] + 1, scale=0.1, sizes=1 + ROWS[..., 0].abs()
+    ),
     "last_query": lambda: last_query_attention(ROWS[0, :2, :96], ROWS[:2], scale=0.1),
 }
 

@@ -19,8 +19,9 @@ _CHUNK_VALUES_ACCELERATOR = 1 << 26
 def received_attention(queries: Tensor, keys: Tensor, *, scale: float, sizes: Tensor | None = None) -> Tensor:
     """Attention received by each token: the mean over heads and queries of the softmax probabilities.
 
-    Frame by frame (or several at once where they are small), so that [N, H, L, L] never exists; softmax in float32,
-    logits in the model's own arithmetic (dtype, matmul precision), like the attention that they stand for.
+    Frame by frame (or several at once where they are small), so that [N, H, L, L] never exists. Logits are true float32
+    products whatever the dtype and the process allow: rounded to bfloat16 they move scores by more than separates many
+    tokens, and with them what is kept.
 
     Args:
         queries: [N, H, L, E], any floating dtype.
@@ -46,13 +47,14 @@ def _received(queries: Tensor, keys: Tensor, scale: float, chunk: int, sizes: Te
     """`received_attention` for a few frames, a slice of queries at a time."""
     heads, tokens = queries.shape[1], queries.shape[2]
     step = max(1, chunk // max(1, queries.shape[0] * heads * tokens))
+    queries, keys = queries.float(), keys.float().transpose(-1, -2)
     total = torch.zeros(queries.shape[0], tokens, dtype=torch.float32, device=queries.device)
     for start in range(0, tokens, step):
-        logits = torch.matmul(queries[:, :, start : start + step] * scale, keys.transpose(-1, -2))
+        logits = exact_product(queries[:, :, start : start + step] * scale, keys)
         if sizes is None:
-            total += torch.softmax(logits, dim=-1, dtype=torch.float32).sum(dim=(1, 2))
+            total += torch.softmax(logits, dim=-1).sum(dim=(1, 2))
         else:
-            shares = torch.softmax(logits.float() + sizes.log()[:, None, None], dim=-1)
+            shares = torch.softmax(logits + sizes.log()[:, None, None], dim=-1)
             total += (shares * sizes[:, None, start : start + step, None]).sum(dim=(1, 2))
     return total / (heads * (tokens if sizes is None else sizes.sum(dim=1, keepdim=True)))
 
