@@ -348,6 +348,30 @@ def test_parts_of_a_batch_join_to_the_batch(grids) -> None:
     assert all(torch.equal(*pair) for pair in zip(again.others, whole.others, strict=True))
 
 
+@pytest.mark.parametrize("grids", [1, 3, 5, 9])
+def test_parts_that_are_made_one_by_one_are_gathered_over_the_batch_they_were_cut_from(grids) -> None:
+    whole = FrameBatch(hidden=scenes(9), others=(scenes(9, 1),), grids_per_clip=(5, 4), class_tokens=1)
+    expected = whole.with_hidden(whole.hidden * 2, whole.hidden.double()[:, 0])
+    storage = whole.hidden.data_ptr()
+    parts = (part.with_hidden(part.hidden * 2, part.hidden.double()[:, 0]) for part in whole.parts(grids))
+    found = FrameBatch.gathered(parts, whole.grids_per_clip, over=whole)
+    assert found.hidden.data_ptr() == storage
+    assert (found.grids_per_clip, found.class_tokens) == ((5, 4), 1)
+    assert torch.equal(found.hidden, expected.hidden)
+    assert all(torch.equal(*pair) for pair in zip(found.others, expected.others, strict=True))
+    again = FrameBatch.gathered(iter(found.parts(grids)), (9,))
+    assert again.hidden.data_ptr() != storage
+    assert torch.equal(again.hidden, found.hidden)
+
+
+def test_parts_of_another_kind_leave_the_batch_as_it_was() -> None:
+    whole = FrameBatch(hidden=scenes(4), grids_per_clip=(4,))
+    before = whole.hidden.clone()
+    parts = (part.with_hidden(part.hidden.double()) for part in whole.parts(3))
+    assert FrameBatch.gathered(parts, (4,), over=whole).hidden.dtype == torch.float64
+    assert torch.equal(whole.hidden, before)
+
+
 def test_class_tokens_merge_with_their_grid_and_are_never_shown() -> None:
     class Pairing(Method):
         name = "pairing"

@@ -6,7 +6,7 @@ decided otherwise. So all at once stays the default (ADR 0003).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -58,17 +58,31 @@ def encode_in_parts(
         grids_at_once: at least 1.
         clock: gets the time that scores take.
     """
-    embedded = [tower.embed(part, (part.shape[0],)) for part in pixels.split(grids_at_once)]
-    batch = FrameBatch.joined(embedded, grids_per_clip)
+    batch = _gathered((tower.embed(part, (part.shape[0],)) for part in pixels.split(grids_at_once)), grids_per_clip)
     borders = [0, *(layer + 1 for layer in visitor.requests.barriers), tower.depth]
     for start, stop in pairwise(dict.fromkeys(borders)):
         listener = _Parts(visitor.requests, clock)
-        parts = [tower.run(part, range(start, stop), listener) for part in batch.parts(grids_at_once)]
+        batch = _run(tower, batch, range(start, stop), listener, grids_at_once)
         listener.hand_on(visitor)
-        batch = visitor.after_layer(stop - 1, FrameBatch.joined(parts, batch.grids_per_clip))
+        batch = visitor.after_layer(stop - 1, batch)
     if visitor.requests.pooling_head:
         visitor.receive_pooling(partial(_pooling_head, tower, batch, grids_at_once))
     return batch
+
+
+def _run(tower: Tower, batch: FrameBatch, layers: range, listener: FrameVisitor, grids_at_once: int) -> FrameBatch:
+    """Layers between two barriers; afterwards ``batch`` may hold what came of it."""
+    parts = (tower.run(part, layers, listener) for part in batch.parts(grids_at_once))
+    return _gathered(parts, batch.grids_per_clip, batch)
+
+
+def _gathered(
+    parts: Iterator[FrameBatch], grids_per_clip: tuple[int, ...], over: FrameBatch | None = None
+) -> FrameBatch:
+    """All parts together; where no gradients are recorded the whole never exists twice."""
+    if torch.is_grad_enabled():
+        return FrameBatch.joined(list(parts), grids_per_clip)
+    return FrameBatch.gathered(parts, grids_per_clip, over)
 
 
 def _pooling_head(tower: Tower, batch: FrameBatch, grids_at_once: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -72,3 +73,33 @@ class FrameBatch:
         columns = zip(*((part.hidden, *part.others) for part in parts), strict=True)
         hidden, *others = (torch.cat(rows) for rows in columns)
         return replace(first, hidden=hidden, others=tuple(others), grids_per_clip=grids_per_clip)
+
+    @staticmethod
+    def gathered(
+        parts: Iterable[FrameBatch], grids_per_clip: tuple[int, ...], over: FrameBatch | None = None
+    ) -> FrameBatch:
+        """`joined` for parts that are made one by one, each of which goes as soon as it is copied; no gradients.
+
+        Args:
+            parts: made when asked for, in order.
+            grids_per_clip: of all of them together.
+            over: the batch that the parts were cut from, which ends here: what has its shape is written over it.
+        """
+        grids, start = sum(grids_per_clip), 0
+        whole = [] if over is None else [over.hidden, *over.others]
+        for part in parts:
+            rows, stop = [part.hidden, *part.others], start + part.hidden.shape[0]
+            if start == 0:
+                whole = [_room(like, grids, old) for like, old in zip_longest(rows, whole[: len(rows)])]
+            for target, values in zip(whole, rows, strict=True):
+                target[start:stop] = values
+            last, start = part, stop
+        hidden, *others = whole
+        return replace(last, hidden=hidden, others=tuple(others), grids_per_clip=grids_per_clip)
+
+
+def _room(like: Tensor, grids: int, old: Tensor | None) -> Tensor:
+    """A tensor for ``grids`` rows like those of a part: ``old``, where that is one."""
+    shape = (grids, *like.shape[1:])
+    fits = old is not None and old.shape == shape and old.dtype == like.dtype and old.device == like.device
+    return old if old is not None and fits else like.new_empty(shape)
