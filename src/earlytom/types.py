@@ -146,8 +146,7 @@ class EncoderPlan:
     Attributes:
         merge_layers: 0-based encoder layers after which ``merge_frames`` is called, ascending.
         attention_layer: the layer whose received attention is wanted, or ``None``.
-        merge_similarity: whether ``FrameStates.similarity`` is wanted at the merge layers: computed for all clips of a
-            batch together, it costs them one wait for the device.
+        merge_similarity: whether ``FrameStates.similarity`` is wanted at the merge layers, at one wait for all clips.
         frame_similarity: whether ``VisualTokens.frame_similarity`` is wanted (taken after the last merge layer).
         similarity_span: how far apart grids are whose similarities are read: both of these are then a
             `FrameSimilarity`, at a cost linear in N. ``None``: any; both are [N, N] tensors.
@@ -161,8 +160,8 @@ class EncoderPlan:
             with ``VisualTokens.descriptions`` its output; models without such a head are refused.
 
     Raises:
-        MethodError: merged tokens are asked for where whole grids are to be compared, keys without their layer, or
-            layers do not ascend, or the span is below 1.
+        MethodError: merged tokens are asked for where whole grids are to be compared, keys without their layer, layers
+            that do not ascend, or a span below 1.
     """
 
     merge_layers: tuple[int, ...] = ()
@@ -230,8 +229,8 @@ class FrameStates:
         features: [N, L, D] hidden states of the N grids that are left, model dtype.
         attention: [N, L] attention received by each token, float32, or ``None``.
         origin: how the N grids came from the B input grids.
-        similarity: of the N grids (`earlytom.ops.frame_similarity`), [N, N] float32 on the host or a `FrameSimilarity`,
-            where ``EncoderPlan.merge_similarity`` asks for it; ``None`` otherwise.
+        similarity: of the N grids (`earlytom.ops.frame_similarity`), [N, N] float32 on the host, or a `FrameSimilarity`
+            where the plan names a span; ``None`` where ``EncoderPlan.merge_similarity`` does not ask for it.
 
     Raises:
         MethodError: the shapes do not belong together.
@@ -286,9 +285,8 @@ class VisualTokens:
         attention: [N, P] attention received, resized in the same way as the features, float32, or ``None``.
         grid: shape of the *uncompressed* clip (``grid.temporal_grids`` is B, not N).
         origin: how the N grids came from the B input grids.
-        frame_similarity: likewise, of the grids that are left.
-        keys: [N, P, E] keys of the attention layer, mean over its heads, resized like ``attention``, float32, or
-            ``None``.
+        frame_similarity: of the N grids, like ``FrameStates.similarity``, or ``None``.
+        keys: [N, P, E] keys of the attention layer, mean over its heads, resized alike, float32, or ``None``.
         descriptions: [N, E] output of the attention-pooling head for each grid, model dtype, or ``None``.
         fingerprint: a number that tells this clip from others (`earlytom.ops.fingerprint`), or ``None``.
 
