@@ -117,3 +117,16 @@ def test_a_stopwatch_sums_the_spans_of_a_stage_even_when_one_raises() -> None:
     assert times["encoder"] >= 0
     assert CallTrace(stopwatch=watch).milliseconds == times
     assert CallTrace().milliseconds == {}
+
+
+def test_a_stopwatch_tells_the_innermost_stage_that_it_times() -> None:
+    clock = Stopwatch()
+    assert clock.running is None
+    clock.start("ttft")
+    with clock.stage("encoder"):
+        with clock.stage("merging"):
+            assert clock.running == "merging"
+        assert clock.running == "encoder"
+    assert clock.running == "ttft"
+    clock.stop("ttft")
+    assert clock.running is None

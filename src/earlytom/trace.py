@@ -182,15 +182,18 @@ class Stopwatch:
         self._cuda = tuple(dict.fromkeys(device for device in devices if device.type == "cuda"))
         self._events = len(self._cuda) == 1
         self._open: dict[str, Any] = {}
+        self._inside: list[str] = []
         self._spans: list[tuple[str, Any, Any]] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what runs inside."""
         start = self._now()
+        self._inside.append(name)
         try:
             yield
         finally:
+            self._inside.pop()
             self._spans.append((name, start, self._now()))
 
     def start(self, name: str) -> None:
@@ -205,6 +208,11 @@ class Stopwatch:
     def seen(self, name: str) -> bool:
         """Whether a stage has been timed."""
         return any(span[0] == name for span in self._spans)
+
+    @property
+    def running(self) -> str | None:
+        """The stage that is being timed, the innermost one; else what `start` began last; ``None`` where nothing is."""
+        return next(reversed(self._inside or self._open), None)
 
     def _now(self) -> Any:
         if not self._events:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from earlytom.runtime.llm_stage import LlmStage
     from earlytom.trace import CallTrace
 
-__all__ = ["ActiveCall", "Block", "Router", "enter"]
+__all__ = ["ActiveCall", "Block", "Router", "call_being_served", "enter"]
 
 Stock = Callable[..., Any]
 """A call of the model as it was before."""
@@ -132,6 +132,12 @@ class ActiveCall:
 _ACTIVE: ContextVar[ActiveCall | None] = ContextVar("earlytom_active_call", default=None)
 
 
+def call_being_served() -> ActiveCall | None:
+    """The call, of whichever model, that this thread is being served; for those who look on."""
+    call = _ACTIVE.get()
+    return None if call is None or call.over or call.thread != threading.get_ident() else call
+
+
 class Router(BoundToModel):
     """What stands before the calls of one model, counted by those who hold it.
 
@@ -153,10 +159,8 @@ class Router(BoundToModel):
 
         Who copies a context into another thread does not take the call along.
         """
-        call = _ACTIVE.get()
-        if call is None or call.router is not self or call.over or call.thread != threading.get_ident():
-            return None
-        return call
+        call = call_being_served()
+        return call if call is not None and call.router is self else None
 
     def hold(self, *, layers: bool) -> None:
         """Keep everything in, the layers' part only with ``layers``, until `release` is called likewise."""
