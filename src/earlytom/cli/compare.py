@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from earlytom.bench.rounds import in_rounds
 from earlytom.cli.display import cell, table
 
 if TYPE_CHECKING:
@@ -87,15 +88,13 @@ def compare_methods(
     methods = (Uncompressed(), method)
     answers: dict[int, Answer] = {}
     ttfts: dict[int, list[float]] = {0: [], 1: []}
-    for turn in range(-1 if warm_up else 0, repeats):
-        # Who goes first changes, so that a machine that gets slower or faster favours neither.
-        for which in (0, 1) if turn % 2 == 0 else (1, 0):
-            answers[which] = qa.ask(
-                video, question, method=methods[which], max_new_tokens=max_new_tokens, max_tokens=max_tokens
-            )
-            if turn >= 0:
-                ttfts[which].append(answers[which].ttft)
-            on_run()
+    for turn, which in in_rounds((0, 1), repeats=repeats, warm_ups=int(warm_up)):
+        answers[which] = qa.ask(
+            video, question, method=methods[which], max_new_tokens=max_new_tokens, max_tokens=max_tokens
+        )
+        if turn >= 0:
+            ttfts[which].append(answers[which].ttft)
+        on_run()
     baseline, compressed = (
         Run(method=methods[which].describe(), answer=answers[which], ttfts=tuple(ttfts[which])) for which in (0, 1)
     )

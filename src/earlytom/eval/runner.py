@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import earlytom
+from earlytom.bench.rounds import take_turns
 from earlytom.eval.answering import Answerer, ModelAnswerer, weights_fingerprint
 from earlytom.eval.records import Asked, Record, RecordFile, claim_folder
 from earlytom.eval.summary import summarise
@@ -97,7 +98,8 @@ def run(
     for clip in range(clips):
         task: Task | None = None
         drawn = False
-        for variant in _turn(list(answerers), clip):
+        # Another one goes first on every timed clip, so that a machine that gets slower or faster favours none.
+        for variant in take_turns(list(answerers), clip // CLIPS_PER_TIMED):
             # Asked anew each time: another process may be at work on the same methods.
             if clip not in files[variant].records():
                 task, drawn = (task if drawn else make_task(benchmark, clip)), True
@@ -108,12 +110,6 @@ def run(
         variant: [record for clip, record in sorted(file.records().items()) if clip < clips]
         for variant, file in files.items()
     }
-
-
-def _turn(variants: list[Variant], clip: int) -> list[Variant]:
-    """Another one goes first on every timed clip, so that a machine that gets slower or faster favours none."""
-    first = clip // CLIPS_PER_TIMED % len(variants)
-    return variants[first:] + variants[:first]
 
 
 def _record(task: Task, answerer: Answerer) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,9 +18,9 @@ from earlytom.models import open_model
 from earlytom.models.checkpoint.templates import write_prompt
 from earlytom.runtime.answer import Answer, describe_source, frames_left
 from earlytom.runtime.compression import compress
-from earlytom.runtime.devices import computing_devices, input_device, synchronize
+from earlytom.runtime.devices import computing_devices, synchronize
 from earlytom.runtime.loading import load_model
-from earlytom.runtime.preprocessing import preprocess
+from earlytom.runtime.preprocessing import preprocess, to_model
 from earlytom.runtime.shared_clip import share_clip
 from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
 from earlytom.runtime.token_budget import Fitted, check_kept_to, check_max_tokens, fit
@@ -126,20 +126,19 @@ class VideoQA:
             ModelError: the processor has no chat template, or one that fails.
             CompressionError: ``max_tokens`` is below what one temporal grid takes.
         """
-        return self._prepare(self._fit(video, question, max_tokens), question, max_tokens)
+        return to_model(self.host_inputs(video, question, max_tokens=max_tokens), self.model)
+
+    def host_inputs(self, video: Video, question: str, *, max_tokens: int | None = None) -> Mapping[str, Any]:
+        """The same as the processor makes it, still on the host. Raises like `prepare_inputs`."""
+        return self._host_inputs(self._fit(video, question, max_tokens), question, max_tokens)
 
     def _fit(self, video: Video, question: str, max_tokens: int | None) -> Fitted:
         return fit(self.processor, self.model, lambda clip: self._prompt(question, clip), video, max_tokens)
 
-    def _prepare(self, fitted: Fitted, question: str, max_tokens: int | None) -> dict[str, Any]:
+    def _host_inputs(self, fitted: Fitted, question: str, max_tokens: int | None) -> Mapping[str, Any]:
         inputs = preprocess(self.processor, self._prompt(question, fitted.video), fitted.video, fitted.options)
         check_kept_to(self.model, inputs, max_tokens)
-        device, dtype = input_device(self.model), next(self.model.parameters()).dtype
-        return {
-            # Only pixels are in the model's dtype: seconds between frames would lose their digits.
-            key: value.to(device, dtype if key.startswith("pixel_values") else None)
-            for key, value in inputs.items()
-        }
+        return inputs
 
     def _check_question(self, question: str) -> None:
         for name in ("video_token", "image_token"):
@@ -278,7 +277,7 @@ class VideoQA:
         taken = read()
         decoded = time.perf_counter()
         fitted = self._fit(taken, questions[0], max_tokens)
-        frames, inputs = fitted.video, self._prepare(fitted, questions[0], max_tokens)
+        frames, inputs = fitted.video, to_model(self._host_inputs(fitted, questions[0], max_tokens), self.model)
         if len(questions) > 1:
             inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
         devices = computing_devices(self.model)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earlytom.errors import EarlyTomError, VideoError, shown_cause
+from earlytom.runtime.devices import input_device
 from earlytom.video.address import source_name
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from earlytom.video import Video
 
-__all__ = ["frames_per_grid", "preprocess", "told_as_refusal"]
+__all__ = ["frames_per_grid", "preprocess", "to_model", "told_as_refusal"]
 
 
 def preprocess(
@@ -67,6 +70,16 @@ def told_as_refusal(video: Video) -> Iterator[None]:
             f"{source_name(video.source)}: the model's processor refuses frames of the shape {video.frames.shape}: "
             f"{shown_cause(error)}"
         ) from error
+
+
+def to_model(made: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """A processor's output on the device of a model, pixels in its dtype."""
+    device, dtype = input_device(model), next(model.parameters()).dtype
+    return {
+        # Only pixels are in the model's dtype: seconds between frames would lose their digits.
+        key: value.to(device, dtype if key.startswith("pixel_values") else None)
+        for key, value in made.items()
+    }
 
 
 def _metadata(video: Video, missing: int) -> dict[str, object]:

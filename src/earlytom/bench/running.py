@@ -1,0 +1,261 @@
+"""A whole benchmark: all subjects in turns in one process, and what comes of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from earlytom.bench.clips import redundant_share
+from earlytom.bench.inspection import Inspection
+from earlytom.bench.measuring import Measurer, Timed
+from earlytom.bench.quartiles import Quartiles
+from earlytom.bench.reading import ReadingTimes, measure_reading
+from earlytom.bench.results import PARTS_OF_MEMORY, Flops, Result, Tokens
+from earlytom.bench.rounds import in_rounds
+from earlytom.bench.subjects import Subject
+from earlytom.errors import EarlyTomError, shown
+from earlytom.trace import CallTrace
+
+if TYPE_CHECKING:
+    from earlytom.runtime.pipeline import VideoQA
+
+__all__ = ["Findings", "flops_of", "run_bench", "steps_of", "tokens_of"]
+
+_SPLIT = ("ttft", "vision_encoding", "token_processing", "prefill", "overhead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a run found.
+
+    Attributes:
+        results: of the subjects that could be measured.
+        left_out: name, frames and reason of those that could not.
+        redundant_share: of the clip's frames, as the first number of them was sampled.
+        question_tokens: tokens of text in the prompt; ``None`` where nothing could be measured.
+    """
+
+    results: Sequence[Result]
+    left_out: Sequence[Mapping[str, Any]]
+    redundant_share: float
+    question_tokens: int | None
+
+
+@dataclass
+class _Runs:
+    """All runs of one subject."""
+
+    timed: list[Timed] = field(default_factory=list)
+    call: CallTrace | None = None
+    inspection: Inspection | None = None
+    failure: str | None = None
+
+
+@dataclass
+class _Clip:
+    """The clip, sampled to so many frames."""
+
+    inputs: Mapping[str, Any]
+    redundant_share: float
+    times: list[ReadingTimes] = field(default_factory=list)
+
+
+def run_bench(
+    qa: VideoQA,
+    path: Path,
+    subjects: Sequence[Subject],
+    *,
+    question: str,
+    repeats: int,
+    warm_ups: int = 1,
+    new_tokens: int = 1,
+    on_run: Callable[[str], object] = lambda name: None,
+) -> Findings:
+    """Measure all subjects in turns.
+
+    A round reads the video once for each number of frames, and then runs every subject once, another one first each
+    time. Between the warm-ups and the rounds that count, every subject is inspected, once and untimed.
+
+    Args:
+        qa: the model.
+        path: the video file.
+        subjects: who is measured.
+        question: asked about the video.
+        repeats: rounds that count, at least 1.
+        warm_ups: rounds before them.
+        new_tokens: that every run makes, at least 1.
+        on_run: told the name of what runs next: `steps_of` times.
+
+    Returns:
+        The results. A subject that does not fit the model, or for which memory is too small, is left out.
+
+    Raises:
+        EarlyTomError: a number is not allowed.
+        VideoError: the video cannot be read.
+    """
+    for name, value, least in (("repeats", repeats, 1), ("warm_ups", warm_ups, 0), ("new_tokens", new_tokens, 1)):
+        if value < least:
+            raise EarlyTomError(f"{name} must be at least {least}, got {shown(value)}")
+    bench = _Bench(qa, path, subjects, question, new_tokens, on_run)
+    if warm_ups:
+        bench.rounds(warm_ups, counting=False)
+    bench.inspect()
+    bench.rounds(repeats, counting=True)
+    return bench.findings()
+
+
+def steps_of(subjects: Sequence[Subject], repeats: int, warm_ups: int) -> int:
+    """How often `run_bench` tells what runs next, where nothing is left out."""
+    frames = len({subject.frames for subject in subjects})
+    return (repeats + warm_ups) * (frames + len(subjects)) + len(subjects)
+
+
+class _Bench:
+    """See `run_bench`."""
+
+    def __init__(
+        self,
+        qa: VideoQA,
+        path: Path,
+        subjects: Sequence[Subject],
+        question: str,
+        new_tokens: int,
+        on_run: Callable[[str], object],
+    ) -> None:
+        self._qa, self._path, self._question, self._on_run = qa, path, question, on_run
+        self._measurer = Measurer(qa.model, new_tokens)
+        self._runs = {subject: _Runs() for subject in subjects}
+        self._clips = {frames: self._read(frames)[1] for frames in dict.fromkeys(one.frames for one in subjects)}
+
+    def rounds(self, repeats: int, *, counting: bool) -> None:
+        """Read the clip and run every subject, once a round."""
+        last = -1
+        for turn, subject in in_rounds(list(self._runs), repeats=repeats):
+            if turn != last:
+                self._read_all(counting=counting)
+            last = turn
+            self._attempt(subject, partial(self._time, counting=counting))
+
+    def inspect(self) -> None:
+        """Count what every subject does."""
+        for subject in self._runs:
+            self._attempt(subject, self._inspect)
+
+    def findings(self) -> Findings:
+        """What has been found."""
+        measured = {subject: runs for subject, runs in self._runs.items() if runs.failure is None}
+        calls = [runs.call for runs in measured.values() if runs.call is not None]
+        return Findings(
+            results=[_result(subject, runs, self._clips[subject.frames].times) for subject, runs in measured.items()],
+            left_out=[
+                {"name": subject.name, "frames": subject.frames, "reason": runs.failure}
+                for subject, runs in self._runs.items()
+                if runs.failure is not None
+            ],
+            redundant_share=next(iter(self._clips.values())).redundant_share,
+            question_tokens=calls[0].prefill_tokens - sum(calls[0].visual_tokens) if calls else None,
+        )
+
+    def _read(self, frames: int) -> tuple[ReadingTimes, _Clip]:
+        times, video, inputs = measure_reading(self._qa, self._path, self._question, frames)
+        return times, _Clip(inputs=inputs, redundant_share=redundant_share(video.frames))
+
+    def _read_all(self, *, counting: bool) -> None:
+        for frames, clip in self._clips.items():
+            self._on_run(f"reading {frames} frames")
+            times, _, _ = measure_reading(self._qa, self._path, self._question, frames)
+            if counting:
+                clip.times.append(times)
+
+    def _time(self, subject: Subject, *, counting: bool) -> None:
+        timed, call = self._measurer.timed(subject, self._clips[subject.frames].inputs)
+        runs = self._runs[subject]
+        if counting:
+            runs.timed.append(timed)
+            runs.call = call
+
+    def _inspect(self, subject: Subject) -> None:
+        self._runs[subject].inspection = self._measurer.inspected(subject, self._clips[subject.frames].inputs)
+
+    def _attempt(self, subject: Subject, call: Callable[[Subject], object]) -> None:
+        """Run a subject unless it has failed before; its failure is no failure of the others."""
+        runs = self._runs[subject]
+        if runs.failure is not None:
+            return
+        self._on_run(subject.name)
+        try:
+            call(subject)
+        except EarlyTomError as error:
+            runs.failure = str(error)
+        except torch.OutOfMemoryError:
+            runs.failure = "the device's memory is too small"
+        if runs.failure is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _result(subject: Subject, runs: _Runs, reading: Sequence[ReadingTimes]) -> Result:
+    call, inspection = runs.call, runs.inspection
+    if call is None or inspection is None:
+        raise LookupError(f"{subject.name} has not been measured")
+    return Result(
+        name=subject.name,
+        method=subject.method.describe(),
+        label=subject.label,
+        retention=subject.retention,
+        attention=subject.attention,
+        frames=subject.frames,
+        milliseconds=_milliseconds(runs.timed, reading),
+        tokens_per_second=Quartiles.of(run.tokens_per_second for run in runs.timed),
+        throughput=Quartiles.of(run.throughput for run in runs.timed),
+        peak_bytes={name: inspection.peak_of(name) for name in PARTS_OF_MEMORY} | {"all": inspection.peak},
+        tokens=tokens_of(call),
+        waits=inspection.waits,
+        operations=inspection.operations,
+        flops=flops_of(inspection),
+    )
+
+
+def _milliseconds(timed: Sequence[Timed], reading: Sequence[ReadingTimes]) -> dict[str, Quartiles | None]:
+    """Times of the parts; those before the model are of the same rounds, and the same for all subjects."""
+    parts: dict[str, Iterable[float]] = {name: [run.split[name] for run in timed] for name in _SPLIT}
+    parts["generate"] = [run.generate for run in timed]
+    for name in ("open", "decode", "preprocess", "to_device"):
+        parts[name] = [getattr(times, name) for times in reading]
+    pairs = list(zip(reading, timed, strict=True))
+    parts["wait"] = [times.all + run.split["ttft"] for times, run in pairs]
+    parts["wait_open"] = [times.opened + run.split["ttft"] for times, run in pairs]
+    return {name: Quartiles.of(values) for name, values in parts.items()}
+
+
+def tokens_of(call: CallTrace) -> Tokens:
+    """The tokens of a call with one clip, at each stage."""
+    (clip,) = call.videos
+    return Tokens(
+        uncompressed=clip.grid.tokens,
+        visual=clip.tokens,
+        prefill=call.prefill_tokens,
+        average_per_layer=call.average_visual_tokens,
+        temporal_grids=clip.grid.temporal_grids,
+        grids_after={merge.layer: merge.grids_after for merge in clip.merges},
+        tokens_after={merge.layer: merge.tokens_after for merge in clip.token_merges},
+        inside={step.layer: sum(step.tokens_after) for step in call.language},
+    )
+
+
+def flops_of(inspection: Inspection) -> Flops | None:
+    """The floating-point operations up to the first token; ``None`` where kernels of others hid some."""
+    if any(work.uncounted for work in inspection.work.values()):
+        return None
+    flops = {stage: work.flops for stage, work in inspection.work.items() if stage != "decoding"}
+    apart = ("encoder", "projection", "prefill")
+    return Flops(
+        encoder=flops.get("encoder", 0),
+        projection=flops.get("projection", 0),
+        decisions=sum(count for stage, count in flops.items() if stage not in apart),
+        prefill=flops.get("prefill", 0),
+    )
