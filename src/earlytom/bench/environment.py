@@ -13,8 +13,6 @@ from pathlib import Path
 
 import torch
 
-import earlytom
-
 __all__ = ["describe_environment", "machine_load", "processor_name"]
 
 _PACKAGES = ("torch", "transformers", "earlytom", "av", "numpy")
@@ -73,7 +71,7 @@ def _version(package: str) -> str | None:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the package's own checkout; an installed package may lie in somebody else's."""
-    root = Path(earlytom.__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
     try:
