@@ -1,4 +1,4 @@
 """Measuring: taking turns, times, memory and operations of named subjects, at true sizes, without weights.
 
-Nothing is imported here: `earlytom.bench.rounds` serves the command line and the evaluation too, which are to be light.
+Nothing heavy is imported here: `earlytom.bench.rounds` serves the command line and the evaluation too.
 """
