@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from earlytom.errors import ModelError, shown
 
-__all__ = ["CONFIGURATIONS", "Configuration", "build_model", "configuration_names", "find_configuration"]
+if TYPE_CHECKING:
+    from earlytom.runtime.pipeline import VideoQA
+
+__all__ = [
+    "CONFIGURATIONS",
+    "Configuration",
+    "build_model",
+    "build_video_qa",
+    "configuration_names",
+    "find_configuration",
+]
 
 _SIGLIP = {
     "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26,
@@ -166,6 +176,17 @@ def build_model(
             _fill(made, torch.Generator(place).manual_seed(seed))
     made.generation_config.pad_token_id, made.generation_config.eos_token_id = 0, None
     return made.to(place).eval()
+
+
+def build_video_qa(
+    name: str, *, device: torch.device | str, dtype: torch.dtype, attention: str = "sdpa", seed: int = 0
+) -> VideoQA:
+    """`build_model` with its family's processor, whose vocabulary is made up from the seed as well."""
+    from earlytom.bench.processors import build_processor
+    from earlytom.runtime.pipeline import VideoQA
+
+    model = build_model(name, device=device, dtype=dtype, attention=attention, seed=seed)
+    return VideoQA(model, build_processor(find_configuration(name).family, model.config, seed))
 
 
 def _model_class(family: str) -> Any:

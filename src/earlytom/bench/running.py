@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from earlytom.bench.accounting import paper_flops, tokens_per_layer
 from earlytom.bench.clips import redundant_share
 from earlytom.bench.inspection import Inspection
 from earlytom.bench.measuring import Measurer, Timed
@@ -36,7 +37,7 @@ class Findings:
     Attributes:
         results: of the subjects that could be measured.
         left_out: name, frames and reason of those that could not.
-        redundant_share: of the clip's frames, as the first number of them was sampled.
+        redundant_share: of the clip's frames, as most of them were sampled.
         question_tokens: tokens of text in the prompt; ``None`` where nothing could be measured.
     """
 
@@ -74,6 +75,7 @@ def run_bench(
     repeats: int,
     warm_ups: int = 1,
     new_tokens: int = 1,
+    paper_model: str | None = None,
     on_run: Callable[[str], object] = lambda name: None,
 ) -> Findings:
     """Measure all subjects in turns.
@@ -89,6 +91,7 @@ def run_bench(
         repeats: rounds that count, at least 1.
         warm_ups: rounds before them.
         new_tokens: that every run makes, at least 1.
+        paper_model: the model's name in the paper's tables, for its accounting of FLOPs, where it is there.
         on_run: told the name of what runs next: `steps_of` times.
 
     Returns:
@@ -106,7 +109,7 @@ def run_bench(
         bench.rounds(warm_ups, counting=False)
     bench.inspect()
     bench.rounds(repeats, counting=True)
-    return bench.findings()
+    return bench.findings(paper_model)
 
 
 def steps_of(subjects: Sequence[Subject], repeats: int, warm_ups: int) -> int:
@@ -146,18 +149,20 @@ class _Bench:
         for subject in self._runs:
             self._attempt(subject, self._inspect)
 
-    def findings(self) -> Findings:
+    def findings(self, paper_model: str | None) -> Findings:
         """What has been found."""
         measured = {subject: runs for subject, runs in self._runs.items() if runs.failure is None}
         calls = [runs.call for runs in measured.values() if runs.call is not None]
+        results = [_result(subject, runs, self._clips[subject.frames].times) for subject, runs in measured.items()]
+        layers = calls[0].decoder_layers if calls else 0
         return Findings(
-            results=[_result(subject, runs, self._clips[subject.frames].times) for subject, runs in measured.items()],
+            results=results if paper_model is None else _with_paper_flops(results, paper_model, layers),
             left_out=[
                 {"name": subject.name, "frames": subject.frames, "reason": runs.failure}
                 for subject, runs in self._runs.items()
                 if runs.failure is not None
             ],
-            redundant_share=next(iter(self._clips.values())).redundant_share,
+            redundant_share=self._clips[max(self._clips)].redundant_share,
             question_tokens=calls[0].prefill_tokens - sum(calls[0].visual_tokens) if calls else None,
         )
 
@@ -259,3 +264,24 @@ def flops_of(inspection: Inspection) -> Flops | None:
         decisions=sum(count for stage, count in flops.items() if stage not in apart),
         prefill=flops.get("prefill", 0),
     )
+
+
+def _with_paper_flops(results: Sequence[Result], model: str, layers: int) -> list[Result]:
+    """The results with the paper's accounting beside what was counted, where the paper has a table for the model."""
+    plain = [result for result in reversed(results) if result.is_reference]
+    encoders = {result.frames: result.flops.encoder for result in plain if result.flops is not None}
+    return [_with_paper(result, model, layers, encoders.get(result.frames)) for result in results]
+
+
+def _with_paper(result: Result, model: str, layers: int, whole: int | None) -> Result:
+    if result.flops is None or not whole:
+        return result
+    tokens = tokens_per_layer(result.tokens.visual, layers, result.tokens.inside)
+    counted = paper_flops(
+        model,
+        tokens,
+        frames=result.frames,
+        uncompressed=result.tokens.uncompressed,
+        encoder_share=result.flops.encoder / whole,
+    )
+    return replace(result, flops=replace(result.flops, paper=None if counted is None else counted.to_dict()))

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import earlytom
-from earlytom.cli import ask, convert, demo, doctor, evaluate, inspect, methods, models
+from earlytom.cli import ask, bench, convert, demo, doctor, evaluate, inspect, methods, models
 from earlytom.cli.display import fail
 from earlytom.errors import EarlyTomError
 
@@ -102,12 +102,15 @@ def _global_options(
 
 def _add_command(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
     """Add a command under its function's name, or another; its docstring is the help."""
+    group.command(name or command.__name__, help=_help_of(command))(command)
+
+
+def _help_of(command: Callable[..., None]) -> str:
     # Typer would break the terminal's lines where the source's lines end.
     paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
-    text = "\n\n".join(
+    return "\n\n".join(
         paragraph if paragraph.startswith(" ") else " ".join(paragraph.split()) for paragraph in paragraphs
     )
-    group.command(name or command.__name__, help=text)(command)
 
 
 for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, convert.convert, doctor.doctor):
@@ -121,6 +124,10 @@ _evaluations = typer.Typer(
 )
 _add_command(_evaluations, evaluate.evaluate_testbed, "testbed")
 app.add_typer(_evaluations)
+
+_benchmarks = typer.Typer(name="bench", invoke_without_command=True, rich_markup_mode="rich")
+_benchmarks.callback(help=_help_of(bench.bench), invoke_without_command=True)(bench.bench)
+app.add_typer(_benchmarks)
 
 
 def main() -> None:

@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from earlytom.bench.tables import Table as PlainTable
     from earlytom.runtime.pipeline import Answer
 
 __all__ = [
     "cell",
+    "drawn",
     "fail",
     "frame_counts",
     "note",
@@ -100,6 +102,14 @@ def table(columns: Sequence[str], *, title: str | None = None, right: Sequence[s
 def cell(value: object, style: str = "") -> Text:
     """A cell whose text is shown as it is, brackets included."""
     return Text(str(value), style=style)
+
+
+def drawn(made: PlainTable) -> Table:
+    """A table of plain text as the terminal shows it, the first column bold."""
+    shown = table(made.columns, title=made.title, right=made.right)
+    for row in made.cells:
+        shown.add_row(*(cell(text, "bold" if place == 0 else "") for place, text in enumerate(row)))
+    return shown
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earlytom.cli import options, session
-from earlytom.cli.display import cell, note, output, print_json, progress, status, table
+from earlytom.cli.display import drawn, note, output, print_json, progress, status
 from earlytom.errors import EarlyTomError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from earlytom.eval.report import Table
     from earlytom.eval.rows import Row
     from earlytom.eval.tasks import Benchmark
     from earlytom.eval.variants import Variant
@@ -216,34 +215,10 @@ def evaluate_testbed(
 def _amounts(retention: str | None, visual_tokens: str | None) -> tuple[list[float], list[int]]:
     """The retentions, or the numbers of tokens, that methods are run at."""
     if visual_tokens is None:
-        return _retentions(_USUAL_RETENTIONS if retention is None else retention), []
+        return options.read_shares(_USUAL_RETENTIONS if retention is None else retention), []
     if retention is not None:
         raise typer.BadParameter("cannot be given together with --retention", param_hint="'--visual-tokens'")
-    return [], _numbers(visual_tokens)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise typer.BadParameter(
-            f"must be integers of at least 1, separated by commas, got {shown(text)}", param_hint="'--visual-tokens'"
-        )
-    return numbers
-
-
-def _retentions(text: str) -> list[float]:
-    try:
-        shares = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        shares = []
-    if not shares or not all(0 < share <= 1 for share in shares):
-        raise typer.BadParameter(
-            f"must be shares above 0 and at most 1, separated by commas, got {shown(text)}", param_hint="'--retention'"
-        )
-    return shares
+    return [], options.read_counts(visual_tokens, "--visual-tokens")
 
 
 def _skills(text: str | None) -> tuple[str, ...]:
@@ -310,15 +285,8 @@ def _show(rows: list[Row], about: list[tuple[str, str]]) -> None:
         console.print(f"{name}: {value}", soft_wrap=True)
     for made in (summary_table(rows), skill_table(rows), form_table(rows)):
         if made is not None:
-            console.print(_drawn(made))
+            console.print(drawn(made))
     console.print(f"{NOTES} {session.TTFT_SCOPE}")
-
-
-def _drawn(made: Table) -> object:
-    drawn = table(made.columns, title=made.title, right=made.right)
-    for row in made.cells:
-        drawn.add_row(*(cell(text, "bold" if place == 0 else "") for place, text in enumerate(row)))
-    return drawn
 
 
 def _write(folder: Path, rows: list[Row], about: list[tuple[str, str]], *, drawable: bool, show: bool) -> None:

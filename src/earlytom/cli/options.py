@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earlytom.errors import shown
 from earlytom.methods import parse_method
 from earlytom.methods.grammar import written_option
 
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.video import Decoder, Limits, Sampling, Spacing
 
-__all__ = ["Clip", "DecoderName", "DtypeName", "ModelChoice", "SpacingName", "build_method", "choose_clip"]
+__all__ = [
+    "Clip",
+    "DecoderName",
+    "DtypeName",
+    "ModelChoice",
+    "SpacingName",
+    "build_method",
+    "choose_clip",
+    "read_counts",
+    "read_shares",
+]
 
 
 class DtypeName(StrEnum):
@@ -378,3 +389,33 @@ def _same(written: str, value: float | str) -> bool:
         return float(written) == value
     except ValueError:
         return False
+
+
+def read_counts(text: str, flag: str) -> list[int]:
+    """Numbers that an option lists.
+
+    Raises:
+        typer.BadParameter: there are none, or one is no integer of at least 1.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(
+            f"must be integers of at least 1, separated by commas, got {shown(text)}", param_hint=f"'{flag}'"
+        )
+    return numbers
+
+
+def read_shares(text: str) -> list[float]:
+    """The shares that ``--retention`` lists. Raises `typer.BadParameter` unless they are above 0 and at most 1."""
+    try:
+        shares = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise typer.BadParameter(
+            f"must be shares above 0 and at most 1, separated by commas, got {shown(text)}", param_hint="'--retention'"
+        )
+    return shares

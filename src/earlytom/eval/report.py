@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from earlytom.bench.tables import Table
 from earlytom.errors import EarlyTomError
 from earlytom.eval.rows import ALL, ANY, Row
 
@@ -21,23 +21,6 @@ NOTES = (
     "layer: how many of them its layers work on, on average; frames: of those sampled, how many come out of the vision "
     "encoder (a pair that it takes as one counts as two). TTFT is the median of single questions."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Cells as text; the columns named in ``right`` hold numbers."""
-
-    title: str
-    columns: tuple[str, ...]
-    right: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-
-    def to_markdown(self) -> str:
-        """The table as Markdown, with its title over it."""
-        rule = ["---:" if column in self.right else "---" for column in self.columns]
-        escaped = [[cell.replace("|", "\\|") for cell in row] for row in (self.columns, rule, *self.cells)]
-        lines = [f"| {' | '.join(row)} |" for row in escaped]
-        return "\n".join([f"## {self.title}", "", *lines])
 
 
 def summary_table(rows: Sequence[Row]) -> Table:

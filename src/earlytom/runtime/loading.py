@@ -15,7 +15,7 @@ from earlytom.models.checkpoint.prompts import load_processor, prepare_template
 from earlytom.models.checkpoint.stock import load_stock
 from earlytom.models.llava_video.published import is_published_layout
 
-__all__ = ["load_model"]
+__all__ = ["find_device", "find_dtype", "load_model"]
 
 
 def load_model(
@@ -26,7 +26,7 @@ def load_model(
     Raises:
         ModelError: the checkpoint cannot be loaded, or the device or dtype is not available.
     """
-    place, kind = _device(device), _dtype(dtype)
+    place, kind = find_device(device), find_dtype(dtype)
     if kind is None and place.type == "cpu":
         kind = torch.float32
     try:
@@ -76,7 +76,8 @@ def _check_same_pooling(config: Any, processor: Any) -> None:
             raise ModelError(f"{key} in config.json is {shown(said)}, but processor_config.json says {shown(counted)}")
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` as a device that is there. Raises `ModelError`."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -90,7 +91,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+def find_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """A floating-point type by its name, ``None`` for ``"auto"``. Raises `ModelError`."""
     if isinstance(dtype, torch.dtype):
         return dtype
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None}
