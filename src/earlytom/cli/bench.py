@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.runtime.pipeline import VideoQA
 
-__all__ = ["bench"]
+__all__ = ["bench", "with_preset"]
 
 _RUNS, _OUTPUT = "Runs", "Results"
 _QUESTION = "What happens in this video, and in which order? Describe it in a few sentences."
@@ -188,7 +188,7 @@ def bench(
     from earlytom.eval.variants import make_variants, split_methods
 
     texts = split_methods(methods or ["earlytom,visionzip,holitom"])
-    listed, shares = _with_preset(texts, preset), options.read_shares(retention)
+    listed, shares = with_preset(texts, preset), options.read_shares(retention)
     counts = options.read_counts(frames, "--frames")
     make_variants(listed, shares)  # slips are told before a model is built
     generated = _generated(video, redundant, size, seconds, seed)
@@ -234,7 +234,7 @@ def _describe_model(qa: VideoQA, config: str | None, model: str | None, seed: in
     return describe_model(qa.model, name, "checkpoint")
 
 
-def _with_preset(texts: list[str], preset: str | None) -> list[str]:
+def with_preset(texts: list[str], preset: str | None) -> list[str]:
     """The methods, with the preset for those that have presets and name none."""
     return texts if preset is None else [_preset_added(text, preset) for text in texts]
 
