@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from _harness import table
 from _variants import STAGES
+from earlytom.bench.tables import plain_table
 
 Results = Mapping[str, Mapping[str, Any]]
 Goal = dict[str, Any]
@@ -109,7 +109,7 @@ def _stage_table(results: Results, published: str) -> str:
             _ratio(results.get("vanilla"), result), _ratio(results.get(published), result),
             "?" if peak is None else f"{peak / 2**20:.0f}",
         ])  # fmt: skip
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 def _share_table(results: Results) -> str:
@@ -120,7 +120,7 @@ def _share_table(results: Results) -> str:
         frames = ", ".join(f"{count} (layer {layer})" for layer, count in left.items()) or "-"
         tokens = f"{result['visual_tokens']} of {result['visual_tokens_uncompressed']}"
         rows.append([name, frames, f"{result['encoder_share']:.0%}", tokens, f"{overhead_share(result):.2%}"])
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 def _like_for_like(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -129,7 +129,7 @@ def _like_for_like(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         mine, theirs = (sum(stage(result, name) for name in names) for result in (ours, other))
         header.append("+".join(names))
         row.append(f"{theirs / mine:.2f}x" if mine else "-")
-    return table([*header, "TTFT"], [[*row, _ratio(other, ours)]])
+    return plain_table([*header, "TTFT"], [[*row, _ratio(other, ours)]])
 
 
 def _ratio(other: Mapping[str, Any] | None, result: Mapping[str, Any]) -> str:

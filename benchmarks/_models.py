@@ -1,4 +1,4 @@
-"""Models of real sizes with random weights, and a synthetic clip: nothing is downloaded."""
+"""LLaVA-OneVision of real sizes with random weights, and a synthetic clip as the processor hands it over."""
 
 from __future__ import annotations
 
@@ -7,67 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SIGLIP = {
-    "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26,
-    "num_attention_heads": 16, "image_size": 384, "patch_size": 14, "vision_use_head": False,
-}  # fmt: skip
-_QWEN = {
-    "model_type": "qwen2", "max_position_embeddings": 32768, "rope_theta": 1e6, "use_sliding_window": False,
-    "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0,
-}  # fmt: skip
-# Vision and language parts of llava-hf/llava-onevision-qwen2-{0.5b,7b}-ov-hf; "tiny" is for trying things out.
-SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "0.5b": (_SIGLIP, _QWEN | {
-        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-        "num_key_value_heads": 2, "vocab_size": 152000, "tie_word_embeddings": True,
-    }),
-    "7b": (_SIGLIP, _QWEN | {
-        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-        "num_key_value_heads": 4, "vocab_size": 152128, "tie_word_embeddings": False,
-    }),
-    "tiny": (
-        _SIGLIP | {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4, "image_size": 98},
-        _QWEN | {
-            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": True,
-        },
-    ),
-}  # fmt: skip
+from earlytom.bench import configurations
+
+SIZES = {"0.5b": "llava-onevision-0.5b", "7b": "llava-onevision-7b", "tiny": "tiny"}
+"""Configurations of LLaVA-OneVision by their size; "tiny" is for trying things out."""
 PREFIX, SUFFIX = 14, 24
 """Prompt tokens before the video (template ``qwen_1_5``) and after it (a short question)."""
 
 
 def build_model(size: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """A stock LLaVA-OneVision with random weights that keep activations finite, attention uneven and logits distinct.
-
-    Weights are normal with variance 1 / fan-in, biases zero, norms one; the same on every run of a device.
-    """
-    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
-
-    vision, text = SIZES[size]
-    pixels = vision["image_size"]
-    config = LlavaOnevisionConfig(
-        vision_config=dict(vision), text_config=dict(text), image_token_index=text["vocab_size"] - 2,
-        video_token_index=text["vocab_size"] - 1, image_grid_pinpoints=[[pixels, pixels]], vision_feature_layer=-1,
-        vision_feature_select_strategy="full", tie_word_embeddings=text["tie_word_embeddings"],
-    )  # fmt: skip
-    with torch.device(device):
-        model = LlavaOnevisionForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=dtype)
-    _fill(model, device)
-    model.generation_config.pad_token_id = 0
-    return model.to(device).eval()
-
-
-@torch.no_grad()
-def _fill(model: torch.nn.Module, device: torch.device) -> None:
-    generator = torch.Generator(device).manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
-            module.weight.normal_(std=0.02, generator=generator)
-        elif isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            module.weight.normal_(std=(module.weight.numel() / module.weight.shape[0]) ** -0.5, generator=generator)
-            if module.bias is not None:
-                module.bias.zero_()
+    """A stock LLaVA-OneVision with random weights, see `earlytom.bench.configurations.build_model`."""
+    return configurations.build_model(SIZES[size], device=device, dtype=dtype)
 
 
 def build_inputs(model: Any, frames: int, scenes: str) -> dict[str, Tensor]:

@@ -31,9 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _harness import Outcome, StageClock, Variant
+from _harness import Outcome, Variant
 from earlytom import compress
 from earlytom.methods.base import Method
+from earlytom.trace import Stopwatch
 from reference.published_earlytom import PublishedSettings, published_generate
 
 STAGES = ("encoder", "received", "merging", "projection", "selection", "assembly", "prefill", "rest")
@@ -43,13 +44,13 @@ _ONE_TOKEN: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False}
 def vanilla(model: Any, inputs: dict[str, Tensor]) -> Variant:
     """The stock model with its fast attention."""
 
-    def call() -> StageClock:
-        clock = StageClock(model.device)
+    def call() -> Stopwatch:
+        clock = Stopwatch(model.device)
         with _vanilla_stages(model, clock), _prefill_stage(model, clock):
             model.generate(**inputs, **_ONE_TOKEN)
         return clock
 
-    def read(clock: StageClock) -> Outcome:
+    def read(clock: Stopwatch) -> Outcome:
         frames = inputs["pixel_values_videos"].shape[1]
         return clock.milliseconds(), _details(model, inputs, frames, [], [], _placeholders(model, inputs) - 1)
 
@@ -59,13 +60,13 @@ def vanilla(model: Any, inputs: dict[str, Tensor]) -> Variant:
 def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
     """Our path with a method, as a user runs it."""
 
-    def call() -> tuple[StageClock, Any]:
-        clock = StageClock(model.device)
+    def call() -> tuple[Stopwatch, Any]:
+        clock = Stopwatch(model.device)
         with _prefill_stage(model, clock), compress(model, method) as trace:
             model.generate(**inputs, **_ONE_TOKEN)
         return clock, trace
 
-    def read(result: tuple[StageClock, Any]) -> Outcome:
+    def read(result: tuple[Stopwatch, Any]) -> Outcome:
         clock, trace = result
         stages = trace.last.milliseconds | clock.milliseconds()
         stages["received"] = stages.pop("attention", 0.0)
@@ -84,13 +85,13 @@ def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
 def published(model: Any, inputs: dict[str, Tensor], settings: PublishedSettings) -> Variant:
     """The method as published, see ``tests/reference/published_earlytom.py``."""
 
-    def call() -> tuple[StageClock, Any]:
-        clock = StageClock(model.device)
+    def call() -> tuple[Stopwatch, Any]:
+        clock = Stopwatch(model.device)
         with _prefill_stage(model, clock):
             _, visual = published_generate(model, inputs, settings, clock, **_ONE_TOKEN)
         return clock, visual
 
-    def read(result: tuple[StageClock, Any]) -> Outcome:
+    def read(result: tuple[Stopwatch, Any]) -> Outcome:
         clock, visual = result
         frames = inputs["pixel_values_videos"].shape[1]
         left, tokens = list(visual.frames_after), visual.tokens.shape[0] - 1
@@ -124,24 +125,24 @@ def _placeholders(model: Any, inputs: dict[str, Tensor]) -> int:
 
 
 @contextmanager
-def _prefill_stage(model: Any, clock: StageClock) -> Iterator[None]:
+def _prefill_stage(model: Any, clock: Stopwatch) -> Iterator[None]:
     """Time from the language model's start to the end of the block, which holds one ``generate`` of one token."""
     language = model.model.language_model
 
     def start(*_: object) -> None:
-        clock.end("assembly")
-        clock.begin("prefill")
+        clock.stop("assembly")
+        clock.start("prefill")
 
     handle = language.register_forward_pre_hook(start)
     try:
         yield
-        clock.end("prefill")
+        clock.stop("prefill")
     finally:
         handle.remove()
 
 
 @contextmanager
-def _vanilla_stages(model: Any, clock: StageClock) -> Iterator[None]:
+def _vanilla_stages(model: Any, clock: Stopwatch) -> Iterator[None]:
     """Hooks on the stock model's parts; ``apply_pooling`` is no module and is shadowed on the instance."""
     base = model.model
     pool = base.apply_pooling
@@ -149,14 +150,14 @@ def _vanilla_stages(model: Any, clock: StageClock) -> Iterator[None]:
     @functools.wraps(pool)
     def timed_pooling(*args: Any, **kwargs: Any) -> Any:
         pooled = pool(*args, **kwargs)
-        clock.end("projection")
-        clock.begin("assembly")
+        clock.stop("projection")
+        clock.start("assembly")
         return pooled
 
     handles = [
-        base.vision_tower.register_forward_pre_hook(lambda *_: clock.begin("encoder")),
-        base.vision_tower.register_forward_hook(lambda *_: clock.end("encoder")),
-        base.multi_modal_projector.register_forward_pre_hook(lambda *_: clock.begin("projection")),
+        base.vision_tower.register_forward_pre_hook(lambda *_: clock.start("encoder")),
+        base.vision_tower.register_forward_hook(lambda *_: clock.stop("encoder")),
+        base.multi_modal_projector.register_forward_pre_hook(lambda *_: clock.start("projection")),
     ]
     base.__dict__["apply_pooling"] = timed_pooling
     try:

@@ -15,9 +15,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from _harness import environment, interleave, summarise, table, write_json
+from _harness import environment, interleave, summarise, write_json
 from _method_references import disagreements
 from _synthetic import Sizes, SyntheticClip, processing
+from earlytom.bench.tables import plain_table
 from earlytom.methods import METHODS, make_method
 
 STAGES = ("merging", "selection", "language")
@@ -69,7 +70,7 @@ def report(sizes: Sizes, results: Mapping[str, Mapping[str, Any]]) -> str:
             " > ".join(map(str, [result["visual_tokens"], *result["inside_the_language_model"]])),
         ])  # fmt: skip
     whole = sizes.grid.tokens
-    return f"{sizes.name} tokens of width {sizes.width}, {whole} in all\n{table(header, rows)}"
+    return f"{sizes.name} tokens of width {sizes.width}, {whole} in all\n{plain_table(header, rows)}"
 
 
 def _numbers(count: int) -> Callable[[str], tuple[int, ...]]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import table
+
 from earlytom import parse_method
+from earlytom.bench.tables import plain_table
 from earlytom.eval.records import Record, RecordFile
 from earlytom.eval.rows import ANY
 from earlytom.eval.summary import summarise
@@ -56,7 +57,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("method", help="the method, with its retention and options")
     parser.add_argument("other", help="what it is compared with, likewise")
     options = parser.parse_args(arguments)
-    print(table(["skill", "questions", "points", "95%", "p"], compare(options.folder, options.method, options.other)))
+    print(
+        plain_table(
+            ["skill", "questions", "points", "95%", "p"], compare(options.folder, options.method, options.other)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
 
-from _harness import Progress, environment, table, write_json
+from _harness import Progress, environment, write_json
 from earlytom import EarlyTom, Method, parse_method
+from earlytom.bench.tables import plain_table
 from earlytom.eval.answering import ModelAnswerer
 from earlytom.eval.records import claim_folder
 from earlytom.eval.rows import ALL, ANY, Row
@@ -206,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
     measured = {retention: measure(qa, retention, options) for retention in options.retention}
     for retention, points in measured.items():
         print(f"{retention:.0%} of the visual tokens")
-        print(table(["setting", "accuracy", "encoder ms", "frames left", "front"], _lines(points)))
+        print(plain_table(["setting", "accuracy", "encoder ms", "frames left", "front"], _lines(points)))
     content = {
         "environment": environment(next(qa.model.parameters()).device),
         "results": [
