@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/concepts.md", "docs/evaluation.md", "docs/video.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/concepts.md", "docs/evaluation.md", "docs/video.md", "docs/benchmark.md"],
 )
 def test_python_blocks_run(document, monkeypatch) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S)

@@ -105,6 +105,21 @@ def test_a_host_has_no_device_to_wait_for(inputs, measurer) -> None:
     assert count_waits(lambda: pytest.fail("it is not run for nothing"), torch.device("cpu")) is None
 
 
+@pytest.mark.gpu
+def test_the_host_waits_as_often_as_it_reads_a_value() -> None:
+    values = torch.ones(8, device="cuda")
+    event = torch.cuda.Event()
+
+    def read() -> None:
+        values.sum().item()
+        values.tolist()
+        event.record()
+        event.synchronize()
+
+    assert count_waits(lambda: values.sum(), values.device) == 0
+    assert count_waits(read, values.device) == 3
+
+
 def test_kernels_of_others_leave_the_work_unknown(inputs, measurer) -> None:
     from dataclasses import replace
 

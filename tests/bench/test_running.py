@@ -118,6 +118,13 @@ def test_the_papers_accounting_stands_beside_what_was_counted(tiny, generated) -
     assert found.results[0].flops.paper is None
 
 
+def test_the_model_keeps_the_attention_that_it_had(tiny, generated) -> None:
+    before = tiny.model.config._attn_implementation
+    run(tiny, generated, make_subjects([], [4]), repeats=1, warm_ups=0)  # eager is measured last
+    assert tiny.model.config._attn_implementation == before
+    assert tiny.model.config.vision_config._attn_implementation == before
+
+
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"warm_ups": -1}, {"new_tokens": 0}])
 def test_numbers_that_cannot_be_are_refused(tiny, generated, wrong) -> None:
     with pytest.raises(earlytom.EarlyTomError, match=f"{next(iter(wrong))} must be at least"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,15 @@ class Measurer:
             lambda: self._run(subject, inputs, 1),
             input_device(self._model),
         )
+
+    @contextmanager
+    def attention_restored(self) -> Iterator[None]:
+        """On leaving, the model has the attention implementation that it had."""
+        before = self._model.config._attn_implementation
+        try:
+            yield
+        finally:
+            self._model.set_attn_implementation(before)
 
     def _run(self, subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> CallTrace:
         with compress(self._model, subject.method) as trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -105,10 +106,10 @@ def run_bench(
         if value < least:
             raise EarlyTomError(f"{name} must be at least {least}, got {shown(value)}")
     bench = _Bench(qa, path, subjects, question, new_tokens, on_run)
-    if warm_ups:
+    with bench.measuring():
         bench.rounds(warm_ups, counting=False)
-    bench.inspect()
-    bench.rounds(repeats, counting=True)
+        bench.inspect()
+        bench.rounds(repeats, counting=True)
     return bench.findings(paper_model)
 
 
@@ -134,6 +135,10 @@ class _Bench:
         self._measurer = Measurer(qa.model, new_tokens)
         self._runs = {subject: _Runs() for subject in subjects}
         self._clips = {frames: self._read(frames)[1] for frames in dict.fromkeys(one.frames for one in subjects)}
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Where everything is measured; on leaving the model has the attention that it had."""
+        return self._measurer.attention_restored()
 
     def rounds(self, repeats: int, *, counting: bool) -> None:
         """Read the clip and run every subject, once a round."""
