@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from bench.documents_of_results import example, result
 from earlytom.bench.report import facts, tables, to_markdown
+from earlytom.bench.results import Tokens
+from earlytom.bench.running import with_paper_flops
 from earlytom.bench.tables import Table, plain_table
 
 
@@ -77,6 +83,22 @@ def test_results_as_plain_data_follow_the_schema() -> None:
         "upper_quartile": 27.5,
         "values": [20.0, 25.0, 30.0],
     }
+
+
+def test_the_papers_accounting_follows_tokens_and_the_encoders_share() -> None:
+    """LLaVA-OneVision-7B at 32 frames: 82.6 T plain, 50.5 T for VisionZip at 25%."""
+    whole = Tokens(uncompressed=6272, visual=6272, prefill=6310, average_per_layer=6272, temporal_grids=32)
+    plain = replace(result("none sdpa", "none", 100.0, frames=32), tokens=whole)
+    short = replace(result("visionzip 25%", "visionzip", 50.0, frames=32), tokens=replace(whole, visual=1568))
+    half = replace(short, flops=replace(short.flops, encoder=short.flops.encoder // 2))
+    inside = replace(short, tokens=replace(short.tokens, inside={14: 100}))
+    alone = replace(short, frames=64)  # no plain model of so many frames to compare with
+    found = [one.flops.paper for one in with_paper_flops([plain, short, half, inside, alone], "llava-onevision-7b", 28)]
+    assert found[0]["total"] == pytest.approx(82.6e12, rel=0.01)
+    assert found[1]["total"] == pytest.approx(50.5e12, rel=0.01)
+    assert found[2]["vision"] == pytest.approx(found[1]["vision"] / 2)
+    assert found[2]["language"] == found[1]["language"] > found[3]["language"]
+    assert found[4] == short.flops.paper  # as it was
 
 
 def test_tables_are_written_plainly_and_as_markdown() -> None:

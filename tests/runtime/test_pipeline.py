@@ -120,6 +120,15 @@ def test_beams_and_dictionaries_work(qa, frames) -> None:
         list(qa.stream(frames, question, num_beams=2))
 
 
+def test_inputs_are_what_the_processor_made_in_the_models_dtype(qa, frames) -> None:
+    made = qa.host_inputs(qa.read(frames), "What shape is red?")
+    inputs = qa.prepare_inputs(qa.read(frames), "What shape is red?")
+    assert set(inputs) == set(made)
+    for name, value in inputs.items():
+        assert value.dtype == (qa.model.dtype if name.startswith("pixel_values") else made[name].dtype)
+        assert torch.equal(value, made[name].to(value.dtype))
+
+
 def test_the_trace_knows_decoding_and_preprocessing(qa, frames) -> None:
     split = qa.ask(frames, "What colour is the circle?", max_new_tokens=2).trace.last.split()
     assert split["preprocessing"] > 0

@@ -26,7 +26,7 @@ from earlytom.trace import CallTrace
 if TYPE_CHECKING:
     from earlytom.runtime.pipeline import VideoQA
 
-__all__ = ["Findings", "flops_of", "run_bench", "steps_of", "tokens_of"]
+__all__ = ["Findings", "flops_of", "run_bench", "steps_of", "tokens_of", "with_paper_flops"]
 
 _SPLIT = ("ttft", "vision_encoding", "token_processing", "prefill", "overhead")
 
@@ -161,7 +161,7 @@ class _Bench:
         results = [_result(subject, runs, self._clips[subject.frames].times) for subject, runs in measured.items()]
         layers = calls[0].decoder_layers if calls else 0
         return Findings(
-            results=results if paper_model is None else _with_paper_flops(results, paper_model, layers),
+            results=results if paper_model is None else with_paper_flops(results, paper_model, layers),
             left_out=[
                 {"name": subject.name, "frames": subject.frames, "reason": runs.failure}
                 for subject, runs in self._runs.items()
@@ -271,8 +271,14 @@ def flops_of(inspection: Inspection) -> Flops | None:
     )
 
 
-def _with_paper_flops(results: Sequence[Result], model: str, layers: int) -> list[Result]:
-    """The results with the paper's accounting beside what was counted, where the paper has a table for the model."""
+def with_paper_flops(results: Sequence[Result], model: str, layers: int) -> list[Result]:
+    """The results with the paper's accounting beside what was counted, where the paper has a table for the model.
+
+    Args:
+        results: the plain model's among them, which tells what share of the encoder's work the others do.
+        model: its name in the paper's tables.
+        layers: of its language model.
+    """
     plain = [result for result in reversed(results) if result.is_reference]
     encoders = {result.frames: result.flops.encoder for result in plain if result.flops is not None}
     return [_with_paper(result, model, layers, encoders.get(result.frames)) for result in results]
