@@ -159,7 +159,7 @@ def _scaled(value: float | None, unit: float, form: str) -> str:
 
 def _quartiles(result: Result, name: str) -> str:
     found = result.milliseconds.get(name)
-    return _MISSING if found is None else f"[{found.lower:.1f}, {found.upper:.1f}]"
+    return _MISSING if found is None or len(found.values) < 2 else f"[{found.lower:.1f}, {found.upper:.1f}]"
 
 
 def _speed_up(reference: Result | None, result: Result, name: str) -> str:
