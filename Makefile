@@ -7,7 +7,7 @@ STAMP := .venv/.ready
 NEWEST := .venv-newest/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup demo test test-newest test-oldest test-gpu lint format types bench fuzz
+.PHONY: help setup demo test test-newest test-oldest test-gpu lint format types bench bench-gpu fuzz
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -58,3 +58,9 @@ types: $(STAMP)  ## check types
 
 bench: $(STAMP)  ## measure the encoder at true sizes (long; see benchmarks/README.md)
 	$(BIN)/python benchmarks/encoder.py --output benchmarks/results/encoder_cpu.json
+
+# With PYTHON=... that interpreter is taken as it is: a machine with a GPU may have neither a network nor all packages.
+GIVEN := $(filter command environment,$(firstword $(origin PYTHON)))
+
+bench-gpu: $(if $(GIVEN),,$(STAMP))  ## all that needs a GPU, in under 8 minutes, into benchmarks/results/gpu; PYTHON=... or .venv
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) benchmarks/gpu.py --output benchmarks/results/gpu $(GPU)

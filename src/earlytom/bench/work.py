@@ -103,7 +103,7 @@ class _Counter(TorchDispatchMode):
     """See `count_work`."""
 
     def __init__(self, stage: Callable[[], str | None], device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own carries no annotations
         self._stage, self._device = stage, device
         self._tallies: dict[str, _Tally] = {}
         self._storages: dict[int, _Storage] = {}
@@ -165,7 +165,7 @@ class _Counter(TorchDispatchMode):
     def _note(self, tensor: Tensor, stage: str, kind: str, at_most: int | None = None) -> int:
         """Remember that a stage touches a tensor; its bytes, or those of the rows of it that are looked up."""
         storage = tensor.untyped_storage()
-        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        reference = StorageWeakRef(storage)
         kept = self._storages.get(reference.cdata)
         if kept is None:
             # A weak reference keeps the address from being given to other memory.
