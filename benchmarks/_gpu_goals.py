@@ -84,7 +84,7 @@ def _small_share(part: str, content: Mapping[str, Any] | None, most: float) -> G
 
 def _near_bound(part: str, content: Mapping[str, Any] | None, most: float) -> Goal:
     text = f"LLaVA-OneVision-7B, 32 frames, 10%: {part} within {most:g}x of its bound"
-    found = (content or {}).get("results", {}).get(OURS, {}).get("parts", {}).get(part)
+    found = (find(content, OURS) or {}).get("parts", {}).get(part)
     if found is None or found["ratio"] is None:
         return _missing(text, f"{part} of {OURS}")
     figures = f"{found['measured']:.2f} of {found['bound']:.2f} ms, {found['operations']} operations"

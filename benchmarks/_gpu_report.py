@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from earlytom.bench.load import load_table
+from earlytom.bench.roofline import roofline_tables
+from earlytom.bench.tables import Table
+
 if TYPE_CHECKING:
     from gpu import Record
 
@@ -66,42 +70,6 @@ def methods_table(content: Mapping[str, Any]) -> str:
     return text if not differences else f"{text}\nThe published way decides otherwise here: {differences}\n"
 
 
-def roofline_table(content: Mapping[str, Any]) -> str:
-    """The stages of each method beside their bounds."""
-    ceilings = content["ceilings"]
-    rows = [
-        [
-            name,
-            stage,
-            f"{found['flops'] / 1e9:.4g}",
-            f"{found['bytes'] / 1e6:.4g}",
-            f"{found['bound']:.3f}",
-            found["limited_by"],
-            f"{found['as_written']:.3f}",
-            f"{found['measured']:.3f}",
-            *("" if found[ratio] is None else f"{found[ratio]:.2f}" for ratio in ("ratio", "ratio_as_written")),
-            str(found["operations"]),
-        ]
-        for name, result in content["results"].items()
-        for stage, found in (*result["stages"].items(), *result["parts"].items())
-    ]
-    header = ["method", "stage", "GFLOP", "MB", "bound ms", "by", "as written ms", "ms", "x bound", "x as written"]
-    return (
-        f"Ceilings: {ceilings['flops_per_second'] / 1e12:.4g} TFLOP/s ({ceilings['product']}), "
-        f"{ceilings['bytes_per_second'] / 1e9:.4g} GB/s.\n\n" + markdown([*header, "operations"], rows)
-    )
-
-
-def load_table(content: Mapping[str, Any]) -> str:
-    """Requests a second and times to first token at each level."""
-    rows = []
-    for level in content["results"]:
-        times = [f"{level['ttft'][name]:.1f}" for name in ("p50", "p90", "p99")] if "ttft" in level else ["", "", ""]
-        rate = f"{level['requests_per_second']:.2f}" if "ttft" in level else level["failure"] or ""
-        rows.append([level["name"], str(level["concurrency"]), str(level.get("requests", 0)), rate, *times])
-    return markdown(["method", "callers", "requests", "requests/s", "TTFT p50 ms", "p90 ms", "p99 ms"], rows)
-
-
 def tests_table(content: Mapping[str, Any]) -> str:
     """How many tests passed, and which were left out."""
     counts = ", ".join(f"{count} {name}" for name, count in content["counts"].items())
@@ -110,8 +78,14 @@ def tests_table(content: Mapping[str, Any]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]) + "\n"
+    """A table without a title; the first column to the left."""
+    made = Table(title="", columns=tuple(header), right=tuple(header[1:]), cells=tuple(map(tuple, rows)))
+    return made.to_markdown().partition("\n\n")[2] + "\n"
+
+
+def _under(tables: Sequence[Table]) -> str:
+    """Tables below a heading of the page."""
+    return "\n\n".join(f"#{table.to_markdown()}" for table in tables)
 
 
 TABLES = {
@@ -119,6 +93,6 @@ TABLES = {
     "onevision": methods_table,
     "video": methods_table,
     "qwen": methods_table,
-    "roofline": roofline_table,
-    "load": load_table,
+    "roofline": lambda content: _under(roofline_tables(content)),
+    "load": lambda content: _under([load_table(content["results"])]),
 }

@@ -19,10 +19,11 @@ from torch import nn
 
 from _gpu_inputs import make_inputs
 from _gpu_measuring import Subject, measure, method_subject, plain_subject, published_subject, results
+from earlytom.bench import load
 from earlytom.bench.ceilings import measure_ceilings
 from earlytom.bench.configurations import build_model
-from earlytom.bench.load import measure_load, model_callers
-from earlytom.bench.roofline import measure_rooflines
+from earlytom.bench.results import SCHEMA
+from earlytom.bench.roofline import measure_rooflines, plain_results
 from earlytom.methods.presets import find_preset
 from reference.published_agreement import disagreements
 from reference.published_earlytom import PublishedSettings
@@ -212,11 +213,7 @@ def run_roofline(run: Run) -> dict[str, Any]:
         model, inputs, methods, ceilings, repeats=min(5, run.sizes.repeats), warm_ups=run.sizes.warm_ups,
         decoding_steps=run.sizes.new_tokens - 1,
     )  # fmt: skip
-    return {
-        "schema": "earlytom.roofline/1",
-        "ceilings": ceilings.to_dict(),
-        "results": {name: roofline.to_dict() for name, roofline in found.items()},
-    }
+    return plain_results(found, ceilings)
 
 
 def run_load(run: Run) -> dict[str, Any]:
@@ -224,10 +221,10 @@ def run_load(run: Run) -> dict[str, Any]:
     model, inputs = _model_and_inputs(run, "onevision")
     methods = {"none": "none", "earlytom 10%": "earlytom:retention=0.1"}
     variants = {
-        name: model_callers(model, inputs, text, new_tokens=run.sizes.new_tokens) for name, text in methods.items()
+        name: load.model_callers(model, inputs, text, new_tokens=run.sizes.new_tokens) for name, text in methods.items()
     }
-    levels = measure_load(variants, levels=run.sizes.callers, requests=run.sizes.requests, rounds=1)
-    return {"schema": "earlytom.load/1", "results": [level.to_dict() for level in levels]}
+    levels = load.measure_load(variants, levels=run.sizes.callers, requests=run.sizes.requests, rounds=1)
+    return {"schema": load.SCHEMA, "results": [level.to_dict() for level in levels]}
 
 
 PLAN: Mapping[str, Step] = {
@@ -254,7 +251,7 @@ def _measured(run: Run, name: str, model: nn.Module, subjects: Sequence[Subject]
         deadline=run.deadline,
     )  # fmt: skip
     return {
-        "schema": "earlytom.bench/1",
+        "schema": SCHEMA,
         "model": {"name": name, "family": model.config.model_type, "weights": "random, seed 0"},
         "clip": {"kind": "generated", "frames": sizes.frames[name]},
         "settings": {"dtype": str(model.dtype), "warm_ups": sizes.warm_ups, "new_tokens": sizes.new_tokens},

@@ -17,7 +17,7 @@ from earlytom.bench.load import (
     Request,
     Round,
     closed_loop,
-    levels_markdown,
+    load_table,
     measure_load,
     model_callers,
     percentile,
@@ -130,7 +130,9 @@ def test_a_full_device_ends_the_rise_of_one_variant_only() -> None:
     assert found["small", 1] == (1, None)
     assert found["small", 4] == (0, "the device's memory is full with 2 callers")
     assert [found["large", level][0] for level in (1, 2, 4)] == [1, 2, 4]
-    assert "the device's memory is full with 2 callers" in levels_markdown(levels)
+    assert (
+        "the device's memory is full with 2 callers" in load_table([level.to_dict() for level in levels]).to_markdown()
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_rates_and_percentiles_are_of_all_rounds() -> None:
     assert [round_.requests_per_second for round_ in rounds] == pytest.approx([4.0, 4 / 3])
     plain = json.loads(json.dumps(level.to_dict()))
     assert plain["ttft"] == pytest.approx({"p50": 200.0, "p90": 300.0, "p99": 300.0})
-    assert "| one | 2 | 8 | 2 | 200 | 300 | 300 |" in levels_markdown([level])
+    assert "| one | 2 | 8 | 2 | 200 | 300 | 300 |" in load_table([level.to_dict()]).to_markdown()
 
 
 @pytest.mark.parametrize("in_turns", [False, True])

@@ -10,7 +10,7 @@ import torch
 import earlytom
 from conftest import batch, clip
 from earlytom.bench.ceilings import Ceilings
-from earlytom.bench.roofline import PARTS, StageBound, measure_rooflines, rooflines_markdown, stage_times
+from earlytom.bench.roofline import PARTS, StageBound, measure_rooflines, plain_results, roofline_tables, stage_times
 from earlytom.errors import EarlyTomError
 
 METHODS = {"none": "none", "earlytom": "earlytom:retention=0.25"}
@@ -29,7 +29,7 @@ def found(model):
 
 def test_methods_take_turns_and_are_told_in_full(found) -> None:
     order, rooflines = found
-    assert order == ["earlytom", "none", "none", "earlytom", "earlytom", "none"]
+    assert order == ["earlytom", "none", "none", "earlytom", "earlytom", "none", "none", "earlytom"]
     assert list(rooflines) == ["none", "earlytom"]
     assert "retention=0.25" in rooflines["earlytom"].method
 
@@ -75,15 +75,19 @@ def test_times_of_stages_add_up_to_the_first_token(model) -> None:
     assert list(times) == [name for name in PARTS if name != "decoding"]
 
 
-def test_json_and_markdown_tell_the_same(found) -> None:
-    rooflines = found[1]
-    plain = json.loads(json.dumps({name: roofline.to_dict() for name, roofline in rooflines.items()}))
-    text = rooflines_markdown(rooflines, MEMORY)
-    for name, roofline in plain.items():
-        for stage, values in roofline["stages"].items():
-            row = next(line for line in text.splitlines() if line.startswith(f"| {name} | {stage} |"))
-            assert f"{values['ratio']:.2f}" in row
-            assert f"| {values['bound']:.4g} | memory |" in row
+def test_json_and_tables_tell_the_same(found) -> None:
+    document = json.loads(json.dumps(plain_results(found[1], MEMORY)))
+    ceilings, *tables = roofline_tables(document)
+    assert ceilings.cells[1][:2] == ("memory", "0.001 GB/s")
+    assert [table.title for table in tables] == ["Stages of none", "Stages of earlytom"]
+    for table, result in zip(tables, document["results"], strict=True):
+        rows = {row[0]: row for row in table.cells}
+        assert list(rows)[-2:] == ["decoding", "token processing"]
+        for stage, values in result["stages"].items():
+            assert rows[stage][3:5] == (f"{values['bound']:.3g}", "memory")
+            assert rows[stage][7:] == (
+                f"{values['ratio']:.3g}", f"{values['ratio_as_written']:.3g}", str(values["operations"])
+            )  # fmt: skip
 
 
 def test_a_stage_that_must_do_nothing_has_no_ratio() -> None:

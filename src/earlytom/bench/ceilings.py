@@ -52,12 +52,17 @@ class Ceilings:
         """``"arithmetic"`` or ``"memory"``, whichever takes longer."""
         return "arithmetic" if flops / self.flops >= bytes_ / self.bandwidth else "memory"
 
+    @property
+    def product(self) -> str:
+        """The product, in words."""
+        return f"{self.side} x {self.side} by {self.side} x {self.side}, {self.dtype}"
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, for JSON."""
         return {
             "flops_per_second": self.flops,
             "bytes_per_second": self.bandwidth,
-            "product": f"{self.side} x {self.side} by {self.side} x {self.side}, {self.dtype}",
+            "product": self.product,
             "copied_bytes": self.copied,
             "repeats": self.repeats,
         }

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from earlytom.bench.rounds import take_turns
+from earlytom.bench.tables import Table
 from earlytom.errors import EarlyTomError
 from earlytom.runtime.compression import compress
 from earlytom.runtime.streaming import Watch
@@ -23,16 +25,19 @@ if TYPE_CHECKING:
     from earlytom.methods.base import Method
 
 __all__ = [
+    "SCHEMA",
     "Ask",
     "Level",
     "Request",
     "Round",
     "closed_loop",
-    "levels_markdown",
+    "load_table",
     "measure_load",
     "model_callers",
     "percentile",
 ]
+
+SCHEMA = "earlytom.load/1"
 
 Ask = Callable[[], float]
 """Makes one request, waits for its answer, and returns the moment (``time.perf_counter``) of its first token."""
@@ -212,9 +217,8 @@ def measure_load(
         for name in names:
             loads.run(name, levels[-1], levels[-1], keep=False)
     for turn in range(rounds):
-        shift = turn % len(names)
         for level in levels:
-            for name in names[shift:] + names[:shift]:
+            for name in take_turns(names, turn):
                 loads.run(name, level, level * requests, keep=True)
     return [loads.level(name, level) for level in levels for name in names]
 
@@ -308,18 +312,19 @@ def _ask(model: Any, inputs: Mapping[str, Any], new_tokens: int, turn: AbstractC
     return watch.time
 
 
-def levels_markdown(levels: Sequence[Level]) -> str:
-    """A table of all levels, as Markdown."""
-    lines = [
-        "| method | callers | requests | requests/s | TTFT p50 ms | p90 ms | p99 ms |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join(level_cells(level))} |" for level in levels)]) + "\n"
+def load_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """All levels, one below the other.
+
+    Args:
+        results: each as `Level.to_dict` gives it.
+    """
+    columns = ("method", "callers", "requests", "requests/s", *(f"TTFT {name} ms" for name in _SHARES))
+    return Table(title="Load", columns=columns, right=columns[1:], cells=tuple(map(_cells, results)))
 
 
-def level_cells(level: Level) -> list[str]:
-    """A row of the tables."""
-    if not level.rounds:
-        return [level.name, str(level.concurrency), "0", level.failure or "", "", "", ""]
-    times = [f"{1000 * level.ttft(share):.4g}" for share in _SHARES.values()]
-    return [level.name, str(level.concurrency), str(len(level.requests)), f"{level.requests_per_second:.4g}", *times]
+def _cells(level: Mapping[str, Any]) -> tuple[str, ...]:
+    if level["failure"] is not None:
+        return (level["name"], str(level["concurrency"]), "0", level["failure"], "", "", "")
+    times = (f"{level['ttft'][name]:.4g}" for name in _SHARES)
+    rate = f"{level['requests_per_second']:.4g}"
+    return (level["name"], str(level["concurrency"]), str(level["requests"]), rate, *times)

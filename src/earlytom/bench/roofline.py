@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from earlytom.bench.ceilings import Ceilings
+from earlytom.bench.rounds import in_rounds
+from earlytom.bench.tables import Table
 from earlytom.bench.work import Work, count_work
 from earlytom.errors import EarlyTomError
 from earlytom.runtime.compression import compress
@@ -20,7 +23,19 @@ from earlytom.trace import CallTrace, Stopwatch, Trace
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
 
-__all__ = ["PARTS", "Roofline", "StageBound", "call_stage", "measure_rooflines", "rooflines_markdown", "stage_times"]
+__all__ = [
+    "PARTS",
+    "SCHEMA",
+    "Roofline",
+    "StageBound",
+    "call_stage",
+    "measure_rooflines",
+    "plain_results",
+    "roofline_tables",
+    "stage_times",
+]
+
+SCHEMA = "earlytom.roofline/1"
 
 PARTS: Mapping[str, str] = {
     "encoder": "vision_encoding",
@@ -165,15 +180,17 @@ def measure_rooflines(
             raise EarlyTomError(f"{name} must be at least {least}, got {value}")
     runs = _Runs(model, inputs)
     times: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
-    names, described = list(methods), dict[str, str]()
-    for turn in range(-warm_ups, repeats):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            on_run(name)
-            described[name], found = runs.timed(methods[name], decoding_steps)
-            if turn >= 0:
-                times[name].append(found)
-    return {name: _roofline(described[name], runs.counted(methods[name]), times[name], ceilings) for name in names}
+    described: dict[str, str] = {}
+    for turn, name in in_rounds(list(methods), repeats=repeats, warm_ups=warm_ups):
+        on_run(name)
+        described[name], found = runs.timed(methods[name], decoding_steps)
+        if turn >= 0:
+            times[name].append(found)
+    rooflines = {}
+    for name, method in methods.items():
+        on_run(name)
+        rooflines[name] = _roofline(described[name], runs.counted(method), times[name], ceilings)
+    return rooflines
 
 
 def call_stage() -> str | None:
@@ -264,29 +281,52 @@ def _together(name: str, stages: Sequence[StageBound]) -> StageBound:
     )
 
 
-def rooflines_markdown(rooflines: Mapping[str, Roofline], ceilings: Ceilings) -> str:
-    """A table of the stages of all methods, as Markdown."""
-    lines = [
-        f"Ceilings measured here: {ceilings.flops / 1e12:.3g} TFLOP/s ({ceilings.dtype}), "
-        f"{ceilings.bandwidth / 1e9:.4g} GB/s.",
-        "",
-        "| method | stage | GFLOP | MB | bound ms | by | as written ms | measured ms | x bound | x as written |",
-        "|---|---|---:|---:|---:|---|---:|---:|---:|---:|",
-    ]
-    for name, roofline in rooflines.items():
-        lines += [f"| {name} | {' | '.join(stage_cells(stage))} |" for stage in roofline.stages]
-    return "\n".join(lines) + "\n"
+def plain_results(rooflines: Mapping[str, Roofline], ceilings: Ceilings) -> dict[str, Any]:
+    """Ceilings and results as plain data, for JSON."""
+    return {
+        "schema": SCHEMA,
+        "ceilings": ceilings.to_dict(),
+        "results": [{"name": name, **roofline.to_dict()} for name, roofline in rooflines.items()],
+    }
 
 
-def stage_cells(stage: StageBound) -> list[str]:
-    """A row of the tables: the stage, its work, its bounds, its time, and their ratios."""
-    return [
-        stage.name,
-        f"{stage.flops / 1e9:.4g}",
-        f"{stage.bytes / 1e6:.4g}",
-        f"{stage.bound:.4g}",
-        stage.limited_by,
-        f"{stage.as_written:.4g}",
-        f"{stage.milliseconds:.4g}",
-        *("" if ratio is None else f"{ratio:.2f}" for ratio in (stage.ratio, stage.ratio_as_written)),
-    ]
+def roofline_tables(document: Mapping[str, Any]) -> list[Table]:
+    """The ceilings, and for each method its stages beside their bounds.
+
+    Args:
+        document: plain data that holds what `plain_results` gives.
+    """
+    return [_ceilings_table(document["ceilings"]), *map(_stages_table, document["results"])]
+
+
+def _ceilings_table(ceilings: Mapping[str, Any]) -> Table:
+    product, copy = (
+        f"{ceilings['flops_per_second'] / 1e12:.4g} TFLOP/s",
+        f"{ceilings['bytes_per_second'] / 1e9:.4g} GB/s",
+    )
+    copied = f"a copy of {ceilings['copied_bytes'] / 2**20:.4g} MiB, read and written"
+    cells = (("arithmetic", product, ceilings["product"]), ("memory", copy, copied))
+    return Table(title="Ceilings", columns=("", "measured", "by"), right=("measured",), cells=cells)
+
+
+def _stages_table(result: Mapping[str, Any]) -> Table:
+    columns = ("stage", "GFLOP", "MB", "bound ms", "by", "written ms", "ms", "x bound", "x written", "operations")
+    sizes = Counter(PARTS[name] for name in result["stages"])
+    parts = {name: found for name, found in result["parts"].items() if sizes[name] > 1}
+    cells = tuple(_cells(name, found) for name, found in {**result["stages"], **parts}.items())
+    right = tuple(name for name in columns if name not in ("stage", "by"))
+    return Table(title=f"Stages of {result['name']}", columns=columns, right=right, cells=cells)
+
+
+def _cells(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name.replace("_", " "),
+        f"{found['flops'] / 1e9:.4g}",
+        f"{found['bytes'] / 1e6:.4g}",
+        f"{found['bound']:.3g}",
+        found["limited_by"],
+        f"{found['as_written']:.3g}",
+        f"{found['measured']:.3g}",
+        *("" if found[ratio] is None else f"{found[ratio]:.3g}" for ratio in ("ratio", "ratio_as_written")),
+        str(found["operations"]),
+    )

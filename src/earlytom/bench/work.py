@@ -229,7 +229,7 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 def _flops(function: Any, named: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any], output: Any) -> int:
     """Floating-point operations; torch's own formulas, but for attention, which torch counts without its mask."""
-    if {"query", "key", "value"} <= named.keys() and isinstance(named["query"], Tensor) and named["query"].dim() == 4:
+    if _name(function).startswith("_scaled_dot_product"):
         return _attention_flops(named)
     formula = flop_registry.get(function._overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=output))

@@ -13,7 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 import earlytom
-from earlytom.cli import ask, bench, convert, demo, doctor, evaluate, inspect, methods, models
+from earlytom.cli import (
+    ask,
+    bench,
+    bench_load,
+    bench_roofline,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    inspect,
+    methods,
+    models,
+)
 from earlytom.cli.display import fail
 from earlytom.errors import EarlyTomError
 
@@ -127,6 +139,8 @@ app.add_typer(_evaluations)
 
 _benchmarks = typer.Typer(name="bench", invoke_without_command=True, rich_markup_mode="rich")
 _benchmarks.callback(help=_help_of(bench.bench), invoke_without_command=True)(bench.bench)
+_add_command(_benchmarks, bench_roofline.roofline)
+_add_command(_benchmarks, bench_load.load)
 app.add_typer(_benchmarks)
 
 

@@ -14,7 +14,7 @@ from earlytom.cli.display import drawn, note, output, print_json, progress, stat
 from earlytom.errors import EarlyTomError, VideoError, shortened, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from earlytom.bench.clips import ClipSettings
     from earlytom.bench.results import BenchResults
@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.runtime.pipeline import VideoQA
 
-__all__ = ["bench", "with_preset"]
+__all__ = [
+    "QUESTION",
+    "attention_of",
+    "bench",
+    "build_configured",
+    "describe_opened",
+    "open_clip",
+    "with_preset",
+    "write_texts",
+]
 
 _RUNS, _OUTPUT = "Runs", "Results"
-_QUESTION = "What happens in this video, and in which order? Describe it in a few sentences."
+QUESTION = "What happens in this video, and in which order? Describe it in a few sentences."
 _RESULTS, _REPORT = "bench.json", "bench.md"
 
 ConfigOption = Annotated[
@@ -193,8 +202,8 @@ def bench(
     make_variants(listed, shares)  # slips are told before a model is built
     generated = _generated(video, redundant, size, seconds, seed)
     choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
-    qa = session.load_model(choice) if config is None else _build(config, choice, seed)
-    implementation = attention or _attention_of(qa)
+    qa = session.load_model(choice) if config is None else build_configured(config, choice, seed)
+    implementation = attention or attention_of(qa)
     subjects, left_out = _subjects(qa, listed, shares, counts, implementation)
     for text in left_out:
         note(text)
@@ -210,21 +219,23 @@ def bench(
         "methods": texts,
         "frames": counts,
     }
-    question = _QUESTION if config is None else made_up_question(seed)
-    with _clip(video, generated) as clip:
-        described = _describe_model(qa, config, model, seed)
+    question = QUESTION if config is None else made_up_question(seed)
+    with open_clip(video, generated) as clip:
+        described = describe_opened(qa, config, model, seed)
         found = _measure(qa, clip, subjects, question, settings, described)
     for entry in found.left_out:
         note(f"left out: {entry['name']}, {entry['frames']} frames: {entry['reason']}")
     _tell(found, folder, as_json=as_json)
 
 
-def _attention_of(qa: VideoQA) -> str:
+def attention_of(qa: VideoQA) -> str:
+    """The attention implementation that a model runs with."""
     config: Any = qa.model.config
     return config._attn_implementation or "eager"
 
 
-def _describe_model(qa: VideoQA, config: str | None, model: str | None, seed: int) -> dict[str, Any]:
+def describe_opened(qa: VideoQA, config: str | None, model: str | None, seed: int) -> dict[str, Any]:
+    """A model that ``--config`` or ``--model`` asked for, as plain data for JSON."""
     from earlytom.bench.whole import describe_model
 
     if config is not None:
@@ -287,7 +298,7 @@ def _size(text: str | None) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def _build(config: str, choice: options.ModelChoice, seed: int) -> VideoQA:
+def build_configured(config: str, choice: options.ModelChoice, seed: int) -> VideoQA:
     """An architecture with random weights."""
     from earlytom.bench.configurations import build_video_qa, find_configuration
 
@@ -318,7 +329,7 @@ def _subjects(
 
 
 @contextmanager
-def _clip(video: Path | None, settings: ClipSettings) -> Iterator[Clip]:
+def open_clip(video: Path | None, settings: ClipSettings) -> Iterator[Clip]:
     """The video that was given, or a made one that is gone afterwards."""
     from tempfile import TemporaryDirectory
 
@@ -372,7 +383,11 @@ def _tell(found: BenchResults, folder: Path | None, *, as_json: bool) -> None:
 def _write(found: BenchResults, folder: Path) -> list[Path]:
     from earlytom.bench.report import to_markdown
 
-    texts = {_RESULTS: json.dumps(found.to_dict(), indent=2) + "\n", _REPORT: to_markdown(found)}
+    return write_texts(folder, {_RESULTS: json.dumps(found.to_dict(), indent=2) + "\n", _REPORT: to_markdown(found)})
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write files into a folder, which is made where it is missing. Raises `EarlyTomError` where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -1,0 +1,180 @@
+"""One model, one prompt with a clip, and methods on it: what ``earlytom bench roofline`` and ``load`` measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earlytom.cli import bench, options, session
+from earlytom.cli.display import drawn, note, output, print_json, status
+from earlytom.errors import VideoError, shortened
+
+if TYPE_CHECKING:
+    import torch
+
+    from earlytom.bench.tables import Table
+    from earlytom.methods.base import Method
+
+__all__ = ["BenchPrompt", "FolderOption", "FrameCountOption", "PromptChoice", "open_prompt", "tell"]
+
+FrameCountOption = Annotated[
+    int,
+    typer.Option("--frames", metavar="N", min=1, help="Frames to sample, evenly spread.", rich_help_panel="Video"),
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Keep the results here, as JSON and as Markdown.",
+        show_default=False,
+        rich_help_panel="Results",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptChoice:
+    """What the options say.
+
+    Attributes:
+        config: an architecture with random weights, instead of ``model.path``.
+        model: the model.
+        methods: in the grammar of `earlytom.methods.parse_method`, as ``--methods`` has them; ``None``: EarlyTom.
+        retention: shares to keep, as ``--retention`` has them.
+        video: a file; ``None``: one is generated.
+        frames: to sample.
+        seed: of weights, made-up text and the generated video.
+    """
+
+    config: str | None
+    model: options.ModelChoice
+    methods: list[str] | None
+    retention: str
+    video: Path | None
+    frames: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchPrompt:
+    """A model, what it is asked, and who is compared.
+
+    Attributes:
+        model: the stock model.
+        inputs: the processor's output, on the model's device.
+        methods: by name, the plain model first.
+        facts: ``environment``, ``settings``, ``model`` and ``clip``, as plain data for JSON.
+    """
+
+    model: torch.nn.Module
+    inputs: Mapping[str, Any]
+    methods: Mapping[str, Method]
+    facts: Mapping[str, Any]
+
+
+def open_prompt(choice: PromptChoice) -> BenchPrompt:
+    """Make or load the model, read the clip, and prepare the prompt.
+
+    Raises:
+        typer.BadParameter: options contradict one another.
+        EarlyTomError: the model, the video or a method cannot be had.
+    """
+    shares = options.read_shares(choice.retention)
+    if choice.config is not None and choice.model.path is not None:
+        raise typer.BadParameter("cannot be given together with --model", param_hint="'--config'")
+    if choice.video is not None and not choice.video.is_file():
+        raise VideoError(f"{shortened(choice.video)}: no such file")
+    from earlytom.bench.clips import ClipSettings, redundant_share
+    from earlytom.bench.environment import describe_environment
+    from earlytom.bench.processors import made_up_question
+    from earlytom.bench.whole import describe_clip
+    from earlytom.eval.variants import make_variants, split_methods
+    from earlytom.runtime.devices import input_device
+    from earlytom.video import Sampling
+
+    listed = split_methods(choice.methods or ["earlytom"])
+    make_variants(listed, shares)  # slips are told before a model is built
+    if choice.config is None:
+        qa, question = session.load_model(choice.model), bench.QUESTION
+    else:
+        qa, question = bench.build_configured(choice.config, choice.model, choice.seed), made_up_question(choice.seed)
+    attention = choice.model.attention or bench.attention_of(qa)
+    with bench.open_clip(choice.video, ClipSettings(seed=choice.seed)) as clip, status("reading the video"):
+        video = qa.read(str(clip.path), Sampling(frames=choice.frames))
+        facts = {
+            "environment": describe_environment(input_device(qa.model)),
+            "settings": {
+                "dtype": str(next(qa.model.parameters()).dtype).removeprefix("torch."),
+                "attention": attention,
+                "frames": choice.frames,
+                "seed": choice.seed,
+            },
+            "model": bench.describe_opened(qa, choice.config, choice.model.path, choice.seed),
+            "clip": describe_clip(clip, redundant_share(video.frames)),
+        }
+    methods = _methods(qa.model, listed, shares, attention, choice.frames)
+    return BenchPrompt(model=qa.model, inputs=qa.prepare_inputs(video, question), methods=methods, facts=facts)
+
+
+def tell(
+    name: str, title: str, document: Mapping[str, Any], tables: Sequence[Table], *, folder: Path | None, as_json: bool
+) -> None:
+    """Show results, and keep them where a folder is given.
+
+    Args:
+        name: of the files, without their endings.
+        title: of the Markdown page.
+        document: everything, for JSON.
+        tables: for people.
+        folder: ``--output``.
+        as_json: ``--json``.
+    """
+    facts = _facts(document)
+    if as_json:
+        print_json(document)
+    else:
+        console = output()
+        for line in facts:
+            console.print(line, soft_wrap=True)
+        for made in tables:
+            console.print(drawn(made))
+    if folder is None:
+        return
+    lines = "\n".join(f"- {line}" for line in (*facts, f"command: `{document['environment']['command']}`"))
+    page = "\n\n".join([f"# {title}", lines, *(made.to_markdown() for made in tables)]) + "\n"
+    written = bench.write_texts(folder, {f"{name}.json": json.dumps(document, indent=2) + "\n", f"{name}.md": page})
+    if not as_json:
+        output().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+
+
+def _methods(
+    model: torch.nn.Module, listed: list[str], shares: list[float], attention: str, frames: int
+) -> dict[str, Method]:
+    from earlytom.bench.subjects import make_subjects
+    from earlytom.eval.variants import make_variants
+    from earlytom.models import open_model
+    from earlytom.runtime.plans import Plans
+
+    host = open_model(model)
+    variants, left_out = make_variants(listed, shares, lambda method: Plans.of(method, host))
+    for text in left_out:
+        note(text)
+    subjects = make_subjects([(variant.label, variant.method) for variant in variants], [frames], attention)
+    return {subject.name: subject.method for subject in subjects if subject.attention == attention}
+
+
+def _facts(document: Mapping[str, Any]) -> list[str]:
+    model, clip, settings, environment = (document[key] for key in ("model", "clip", "settings", "environment"))
+    return [
+        f"model: {model['name']} ({model['weights']})",
+        f"device: {environment['device']}, {settings['dtype']}, {settings['attention']}",
+        f"clip: {clip['name']}, {settings['frames']} frames",
+        f"load: {environment['load_at_start']} at the start, {environment['load_at_end']} at the end",
+    ]
