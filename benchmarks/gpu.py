@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ _SKIPPED_CODE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What became of a step; ``reason`` says why it is not done, and ``log`` holds what it printed."""
+    """What became of a step; ``reason`` says why it is not done, and ``log`` holds what it printed then."""
 
     name: str
     title: str
@@ -66,7 +67,8 @@ def start_step(name: str, options: argparse.Namespace) -> Record:
     """Run a step in a process of its own, and end it where its time is up."""
     result, log = options.output / f"{name}.json", options.output / f"{name}.log"
     result.unlink(missing_ok=True)  # nothing of a former run may pass for one of this
-    command = [sys.executable, __file__, "--only", name, "--output", str(options.output)]
+    # As somebody would write it: results tell the command, not where the checkout lies.
+    command = [sys.executable, os.path.relpath(__file__), "--only", name, "--output", str(options.output)]
     command += ["--device", options.device, "--size", options.size]
     started = time.monotonic()
     with log.open("w") as file:
@@ -80,9 +82,8 @@ def start_step(name: str, options: argparse.Namespace) -> Record:
     status, reason = _verdict(code, said, PLAN[name].seconds)
     if status == DONE and not result.is_file():
         status, reason = FAILED, "it wrote no results"
-    return Record(
-        name=name, title=PLAN[name].title, status=status, seconds=round(seconds, 1), reason=reason, log=said[-4000:]
-    )
+    told = "" if status == DONE else said[-4000:]
+    return Record(name=name, title=PLAN[name].title, status=status, seconds=round(seconds, 1), reason=reason, log=told)
 
 
 def run_step(name: str, options: argparse.Namespace) -> int:

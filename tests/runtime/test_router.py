@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import functools
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import earlytom
 from conftest import batch, clip, tiny_model
+from earlytom.runtime.router import call_being_served
 from earlytom.trace import Stopwatch
 
 INSIDE = "earlytom:retention=0.25,inner_merging=true"
@@ -188,3 +191,23 @@ def test_a_model_whose_call_others_still_hold_can_be_copied_and_saved_behind_the
             copied.lm_head.weight.zero_()
             assert not copied(**inputs).logits.any()  # the copy runs its own weights
     assert torch.equal(model.generate(**inputs, max_new_tokens=2, do_sample=False), expected)
+
+
+def test_who_looks_on_is_told_the_call_that_this_thread_is_being_served() -> None:
+    model, seen = tiny_model(), []
+
+    def look(module, args) -> None:
+        call = call_being_served()
+        seen.append(None if call is None else call.trace.clock.running)
+
+    handle = model.model.language_model.register_forward_pre_hook(look)
+    try:
+        with earlytom.compress(model, "none"):
+            assert call_being_served() is None
+            model.generate(**batch([[clip(12, 0)]]), max_new_tokens=2, do_sample=False)
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(contextvars.copy_context().run, call_being_served).result() is None
+    finally:
+        handle.remove()
+    assert call_being_served() is None
+    assert seen == ["prefill", None]

@@ -25,6 +25,8 @@ __all__ = ["Work", "count_work"]
 _ALLOCATING = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
 # They read of a table only the rows that they give back.
 _LOOKING_UP = ("embedding", "index", "index_select", "gather")
+# They change what is there without looking at it.
+_OVERWRITING = ("copy_", "fill_", "zero_", "uniform_", "normal_", "random_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +136,9 @@ class _Counter(TorchDispatchMode):
     def _count(self, stage: str, function: Any, args: Any, kwargs: Any, output: Any) -> None:
         named = dict(_named_arguments(function, args, kwargs))
         written = [*self._written_arguments(function, named), *self._tensors(output)]
-        read = self._read_arguments(function, named, written)
+        read = self._read_arguments(function, named)
         known = {_key(tensor) for tensor in read}
-        changes = _writes(function)
-        if not changes and all(_key(tensor) in known for tensor in written):
+        if not _written_names(function) and all(_key(tensor) in known for tensor in written):
             return  # a view: nothing moves
         tally = self._tallies.setdefault(stage, _Tally())
         looked_up = _bytes(written) if _name(function) in _LOOKING_UP else None
@@ -155,7 +156,7 @@ class _Counter(TorchDispatchMode):
     def _written_arguments(self, function: Any, named: Mapping[str, Any]) -> list[Tensor]:
         return [tensor for name in _written_names(function) for tensor in self._tensors(named.get(name))]
 
-    def _read_arguments(self, function: Any, named: Mapping[str, Any], written: list[Tensor]) -> list[Tensor]:
+    def _read_arguments(self, function: Any, named: Mapping[str, Any]) -> list[Tensor]:
         """The tensors that come in; those that are overwritten without being looked at are not among them."""
         blind = _written_names(function) if _name(function) in _OVERWRITING else set()
         return _distinct(
@@ -171,17 +172,13 @@ class _Counter(TorchDispatchMode):
             # A weak reference keeps the address from being given to other memory.
             maker = stage if kind == "writes" else None
             kept = self._storages[reference.cdata] = _Storage(reference, storage.nbytes(), maker)
-        size = min(_extent(tensor), _extent(tensor) if at_most is None else at_most)
+        size = _extent(tensor) if at_most is None else min(_extent(tensor), at_most)
         touched: dict[str, dict[tuple[object, ...], int]] = getattr(kept, kind)
         parts = touched.setdefault(stage, {})
         part = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         # Rows that are looked up may be others every time.
         parts[part] = size if at_most is None else parts.get(part, 0) + size
         return size
-
-
-# In-place operations that do not look at what was there.
-_OVERWRITING = ("copy_", "fill_", "zero_", "uniform_", "normal_", "random_")
 
 
 def _name(function: Any) -> str:
@@ -201,10 +198,6 @@ def _written_names(function: Any) -> set[str]:
         for argument in function._schema.arguments
         if argument.alias_info is not None and argument.alias_info.is_write
     }
-
-
-def _writes(function: Any) -> bool:
-    return bool(_written_names(function))
 
 
 def _key(tensor: Tensor) -> int:
