@@ -25,7 +25,9 @@ def page(
     """The whole page, as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     parts = [
-        "# Results on a GPU" if size == "full" else f"# Results at {size} sizes, which say nothing about speed",
+        "# Results on a GPU"
+        if size == "full"
+        else f"# Results at {size} sizes\n\nSmall stand-ins ran under the models' names: this says nothing about speed.",
         f"{environment['device']}; CUDA {environment['cuda']}; Python {environment['python']}, {versions}; commit "
         f"{environment['commit']}{' with changes' if environment['uncommitted_changes'] else ''}; "
         f"{environment['date']}.\n\n`{environment['command']}`\n\n"
