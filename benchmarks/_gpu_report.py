@@ -27,7 +27,7 @@ def page(
     parts = [
         "# Results on a GPU"
         if size == "full"
-        else f"# Results at {size} sizes\n\nSmall stand-ins ran under the models' names: this says nothing about speed.",
+        else f"# Results at {size} sizes\n\nSmall stand-ins ran under the models' names, which says nothing of speed.",
         f"{environment['device']}; CUDA {environment['cuda']}; Python {environment['python']}, {versions}; commit "
         f"{environment['commit']}{' with changes' if environment['uncommitted_changes'] else ''}; "
         f"{environment['date']}.\n\n`{environment['command']}`\n\n"
