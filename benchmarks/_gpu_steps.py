@@ -150,27 +150,50 @@ class Step:
 
 def run_tests(run: Run) -> dict[str, Any]:
     """The tests that are marked ``gpu``, in a process of their own; files whose imports are missing are left out."""
+    if run.device.type != "cuda":
+        raise Skipped(f"tests that need a GPU need a CUDA device, got {run.device}")
     if importlib.util.find_spec("pytest") is None:
         raise Skipped("pytest is not installed")
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "@pytest.mark.gpu" in path.read_text()]
-    missing = {str(path.relative_to(ROOT)): missing_modules(path) for path in files}
-    complete = [name for name, modules in missing.items() if not modules]
-    left_out = {name: f"not installed: {', '.join(modules)}" for name, modules in missing.items() if modules}
+    missing = {path: missing_modules(path) for path in gpu_test_files()}
+    complete = [path for path, modules in missing.items() if not modules]
+    left_out = {
+        str(path.relative_to(ROOT)): f"not installed: {', '.join(modules)}"
+        for path, modules in missing.items()
+        if modules
+    }
     if not complete:
         raise Skipped(f"every test needs what is missing: {left_out}")
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", *complete]
+    return {"counts": run_marked_tests(complete, run.output / "tests.log"), "left_out": left_out}
+
+
+def gpu_test_files() -> list[Path]:
+    """The files that hold tests for a GPU."""
+    return [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
+
+
+def run_marked_tests(files: Sequence[Path], log: Path) -> dict[str, int]:
+    """Run the tests of some files that are marked ``gpu``; how many passed, and what became of the others.
+
+    Raises:
+        RuntimeError: one failed.
+        Skipped: none could run.
+    """
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", *map(str, files)]
     # This checkout's package, whichever is installed.
     places = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": places}
     )
-    (run.output / "tests.log").write_text(done.stdout + done.stderr)
-    counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    log.write_text(done.stdout + done.stderr)
+    summary = done.stdout.strip().splitlines()[-1:]
+    counts = {
+        name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|errors?|skipped)", "".join(summary))
+    }
     if done.returncode != 0:
-        raise RuntimeError(f"pytest ended with {done.returncode}, see tests.log: {counts}")
+        raise RuntimeError(f"pytest ended with {done.returncode}, see {log.name}: {counts}")
     if not counts.get("passed"):
-        raise Skipped(f"no test could run on this device: {counts}")
-    return {"counts": counts, "left_out": left_out}
+        raise Skipped(f"no test could run here: {counts}")
+    return counts
 
 
 def missing_modules(path: Path) -> list[str]:

@@ -130,12 +130,31 @@ def test_imports_of_test_files_are_looked_for(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_its_tests_are_skipped_not_passed(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    sizes = _gpu_steps.SIZES["tiny"]
-    run = _gpu_steps.Run(device=torch.device("cpu"), sizes=sizes, seconds=60, output=tmp_path)
-    with pytest.raises(_gpu_steps.Skipped, match=r"no test could run on this device: \{'skipped': "):
+    run = _gpu_steps.Run(device=torch.device("cpu"), sizes=_gpu_steps.SIZES["tiny"], seconds=60, output=tmp_path)
+    with pytest.raises(_gpu_steps.Skipped, match="need a CUDA device, got cpu"):
         _gpu_steps.run_tests(run)
+
+
+def test_all_files_with_tests_for_a_gpu_are_found() -> None:
+    """However the mark is written: on a test, or on one of its parameters."""
+    names = {path.name for path in _gpu_steps.gpu_test_files()}
+    assert {"test_on_a_gpu.py", "test_caches.py", "test_ceilings.py"} <= names
+
+
+@pytest.mark.slow
+def test_counts_of_tests_are_pytest_s(tmp_path: Path) -> None:
+    def ran(*bodies: str) -> dict[str, int]:
+        file = tmp_path / "test_some.py"
+        marked = "".join(f"@pytest.mark.gpu\ndef test_{name}():\n    {body}\n" for name, body in enumerate(bodies))
+        file.write_text(f"import pytest\ndef test_unmarked():\n    raise ValueError\n{marked}")
+        return _gpu_steps.run_marked_tests([file], tmp_path / "tests.log")
+
+    assert ran("pass", "pass", "pytest.skip('no')") == {"passed": 2, "skipped": 1}
+    assert "2 passed, 1 skipped" in (tmp_path / "tests.log").read_text()
+    with pytest.raises(_gpu_steps.Skipped, match=r"no test could run here: \{'skipped': 1\}"):
+        ran("pytest.skip('no')")
+    with pytest.raises(RuntimeError, match=r"pytest ended with 1, see tests.log: \{'failed': 1, 'passed': 1\}"):
+        ran("pass", "raise ValueError")
 
 
 def test_a_device_that_is_not_there_is_wrong_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
