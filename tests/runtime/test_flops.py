@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom.models import open_model
-from earlytom.runtime.flops import count_flops
+from earlytom.runtime.flops import Flops, count_call, count_flops
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -132,12 +133,103 @@ def test_the_other_families_at_true_size() -> None:
     assert found.prefill == nearly(language_model_flops(8500, 3584, 18944, 28, 28, 4, 151674))
 
 
+def test_layers_of_the_language_model_are_counted_with_the_tokens_that_each_gets(onevision) -> None:
+    inputs = sizes.frame_inputs(onevision, 1, 197, 384)
+    found = count_flops(onevision, inputs, frames=32, prefill_tokens=1606, prefill_after={2: 700, 18: 390})
+    head = 2 * 3584 * 152128
+    layers = [
+        language_model_flops(tokens, 3584, 18944, count, 28, 4, 0)
+        for tokens, count in ((1606, 2), (700, 16), (390, 10))
+    ]
+    assert found.prefill == nearly(sum(layers) + head)
+
+
+def test_layers_of_the_encoder_are_counted_with_the_tokens_that_are_left_in_each(onevision) -> None:
+    inputs, width, inner = sizes.frame_inputs(onevision, 1, 197, 384), 1152, 4304
+    after = {0: 600, 1: 400, 20: 182}
+    tokens = [729, 600, *[400] * 19, *[182] * 5]  # enter each layer's attention
+    layers = [
+        4 * count * width**2 + 2 * count**2 * width + 2 * after.get(layer, count) * width * inner
+        for layer, count in enumerate(tokens)
+    ]
+    whole = count_flops(onevision, inputs, frames=3, prefill_tokens=100)
+    restored = count_flops(onevision, inputs, frames=3, prefill_tokens=100, tokens_after=after)
+    left = count_flops(onevision, inputs, frames=3, prefill_tokens=100, tokens_after=after, pooled=False)
+    assert left.encoder == restored.encoder == 3 * 2 * sum(layers) + 3 * siglip_flops(layers=0)
+    assert restored.projection == whole.projection
+    assert left.projection == 3 * 2 * 182 * (1152 * 3584 + 3584**2)
+
+
+@pytest.mark.parametrize(
+    ("method", "merging", "layers_inside"),
+    [
+        ("none", {}, False),
+        ("earlytom:retention=0.25,tau_seg=0.2", {"frames_after"}, False),
+        ("tome:retention=0.25", {"tokens_after"}, False),
+        ("tome:retention=0.25,unmerge=false", {"tokens_after", "pooled"}, False),
+        ("fastv:retention=0.25", {"prefill_after"}, True),
+    ],
+)
+def test_a_call_is_counted_by_its_trace(method, merging, layers_inside) -> None:
+    model, inputs = tiny_model(), batch([[clip(12)]])
+    with earlytom.compress(model, method) as trace:
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    call = trace.last
+    video = call.videos[0]
+    assert bool(call.language) is layers_inside
+    numbers = {
+        "frames_after": {merge.layer: merge.grids_after for merge in video.merges},
+        "tokens_after": {merge.layer: merge.tokens_after for merge in video.token_merges},
+        "pooled": False,
+        "prefill_after": {
+            step.layer: call.prefill_tokens - call.visual_tokens[0] + step.tokens_after[0] for step in call.language
+        },
+    }
+    expected = on_meta(
+        count_flops, frames=12, prefill_tokens=call.prefill_tokens, **{name: numbers[name] for name in merging}
+    )
+    found = on_meta(count_call, call=call)
+    assert found == expected
+    plain = on_meta(count_flops, frames=12, prefill_tokens=call.prompt_tokens)
+    assert (found == plain) is (method == "none")
+
+
+def on_meta(count, **options: object) -> Flops:
+    """What counting says of the tiny model with a clip of one frame."""
+    with torch.device("meta"):
+        model = tiny_model()
+    inputs = {
+        name: value.to("meta") if name.startswith("pixel") else value for name, value in batch([[clip(1)]]).items()
+    }
+    return count(model, inputs, **options)
+
+
+def test_what_is_counted_by_shapes_is_what_a_call_does() -> None:
+    """Without a method's own decisions the whole call, run for real, does as many operations.
+
+    The counter does not know the fused attention of CPUs, so the call's is eager.
+    """
+    model, inputs = tiny_model("eager"), batch([[clip(12)]])
+    with earlytom.compress(model, "none") as trace, FlopCounterMode(display=False) as counter:
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert on_meta(count_call, call=trace.last).total == counter.get_total_flops()
+
+
+def test_calls_without_one_clip_are_refused() -> None:
+    with pytest.raises(earlytom.CompressionError, match="one clip, got one with 0"):
+        on_meta(count_call, call=earlytom.trace.CallTrace())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"frames_after": {6: 40}}, "fall from at most 32"),
         ({"frames_after": {6: 0}}, "at least 1"),
         ({"frames_after": {26: 4}}, "layers 0 to 25"),
+        ({"tokens_after": {26: 4}}, "layers 0 to 25"),
+        ({"tokens_after": {3: 730}}, "the 729 tokens that enter layer 3, got 730"),
+        ({"prefill_after": {0: 4}}, "layers 1 to 27"),
+        ({"prefill_after": {3: 101}}, "fall from at most 100"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(onevision, options, message) -> None:
@@ -146,6 +238,12 @@ def test_numbers_that_cannot_be_are_refused(onevision, options, message) -> None
         count_flops(onevision, inputs, frames=32, prefill_tokens=100, **options)
     with pytest.raises(earlytom.CompressionError, match="one frame, got 2"):
         count_flops(onevision, sizes.frame_inputs(onevision, 2, 393, 384), frames=32, prefill_tokens=100)
+
+
+def test_tokens_that_cannot_merge_are_refused(qwen) -> None:
+    inputs = sizes.packed_inputs(qwen, 1, 168, 280)
+    with pytest.raises(earlytom.CompressionError, match="cannot merge in the encoder of Qwen2_5_VLFor"):
+        count_flops(qwen, inputs, frames=1, prefill_tokens=9, tokens_after={3: 5})
 
 
 def test_calls_without_values_are_counted_but_never_served() -> None:

@@ -1,13 +1,15 @@
 """Floating-point operations from pixels to the first token, counted on the model's own blocks, without weights or data.
 
 A vision encoder works on every frame by itself, so one frame is counted, layer by layer, and weighed with the frames
-that enter each layer.
+that enter each layer. The layers of a language model are counted for each number of tokens that some of them get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,9 +17,11 @@ from torch import Tensor, nn
 
 from earlytom.errors import CompressionError
 from earlytom.models import open_model
-from earlytom.stages import FrameBatch, PassiveVisitor
+from earlytom.models.base import Host, Tower
+from earlytom.stages import FrameBatch, LayerRequests, PassiveVisitor
+from earlytom.trace import CallTrace
 
-__all__ = ["Flops", "count_flops"]
+__all__ = ["Flops", "count_call", "count_flops"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +45,20 @@ class Flops:
 
 
 class _LayerByLayer(PassiveVisitor):
-    """A visitor that changes nothing and notes what has been counted after each layer."""
+    """A visitor that notes what has been counted after each layer, and cuts frames to so many tokens inside some."""
 
-    def __init__(self, total: Callable[[], int]) -> None:
-        super().__init__()
-        self._total = total
+    def __init__(self, total: Callable[[], int], tokens_after: Mapping[int, int]) -> None:
+        super().__init__(LayerRequests(token_layers=frozenset(tokens_after)))
+        self._total, self._tokens_after = total, tokens_after
         self.totals: list[int] = []
+
+    def merge_tokens(self, layer: int, batch: FrameBatch, keys: Tensor) -> FrameBatch:
+        left, tokens = self._tokens_after[layer], batch.patches.shape[1]
+        if not 1 <= left <= tokens:
+            raise CompressionError(
+                f"tokens_after must be from 1 to the {tokens} tokens that enter layer {layer}, got {left}"
+            )
+        return batch.changed(lambda rows: rows[:, :left])
 
     def after_layer(self, layer: int, batch: FrameBatch) -> FrameBatch:
         self.totals.append(self._total())
@@ -60,6 +72,9 @@ def count_flops(
     frames: int,
     prefill_tokens: int,
     frames_after: Mapping[int, int] | None = None,
+    tokens_after: Mapping[int, int] | None = None,
+    pooled: bool = True,
+    prefill_after: Mapping[int, int] | None = None,
 ) -> Flops:
     """Count the operations of a prompt with one clip.
 
@@ -72,56 +87,137 @@ def count_flops(
         frames: frames that enter the encoder.
         prefill_tokens: tokens that the language model gets: text, kept visual tokens, newlines.
         frames_after: frames that are left after each encoder layer where some merge; none merge if ``None``.
+        tokens_after: patches of each frame that are left in each encoder layer inside which some merge, between its
+            attention and its MLP; none merge if ``None``.
+        pooled: whether the features of all patches are projected and pooled. If not, the patches that are left are
+            projected, and nothing is pooled, as after token merging.
+        prefill_after: tokens of the prompt that are left before each language layer where some leave.
 
     Raises:
         ModelError: the model is not supported.
         CompressionError: the clip has not one frame, or the numbers cannot be.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    host, tower, pixels = _open_one_frame(model, inputs)
+    merging, leaving = tokens_after or {}, prefill_after or {}
+    entering = _falling("frames_after", frames, frames_after or {}, range(tower.depth), "the encoder")
+    _check_token_layers(host, merging)
+    below = range(1, len(host.language.layers))
+    lengths = _falling("prefill_after", prefill_tokens, leaving, below, "behind its first, the language model")
+    with torch.no_grad():
+        costs, encoded = _count_encoder(tower, pixels, merging)
+        if pooled and merging:  # patches take all their places again
+            encoded = _count_encoder(tower, pixels, {})[1]
+        projection = _counted(lambda: tower.project(encoded) if pooled else tower.project_tokens(encoded))
+        prefill = _count_prefill(host, lengths)
+    encoder = sum(count * cost for count, cost in zip(entering, costs, strict=False))
+    return Flops(encoder=encoder, projection=entering[-1] * projection, prefill=prefill)
 
+
+def count_call(model: nn.Module, inputs: Mapping[str, Any], call: CallTrace) -> Flops:
+    """Count the operations of a call that has run: a prompt with one clip, batch 1.
+
+    Args:
+        model: the model's double on the meta device.
+        inputs: the processor's output for a clip of a single frame of the same size, its pixels on the meta device.
+        call: what happened in the call, which says how many frames and tokens each layer got.
+
+    Raises:
+        ModelError: the model is not supported.
+        CompressionError: the call had not one clip.
+    """
+    if len(call.videos) != 1:
+        raise CompressionError(f"operations are counted of calls with one clip, got one with {len(call.videos)}")
+    clip = call.videos[0]
+    tokens_after = {record.layer: record.tokens_after for record in clip.token_merges}
+    left = clip.temporal_grids_left * (clip.token_merges[-1].tokens_after if clip.token_merges else 0)
+    prefill_after, length = {}, call.prefill_tokens
+    for step in call.language:
+        length -= sum(step.tokens_before) - sum(step.tokens_after)
+        prefill_after[step.layer] = length
+    return count_flops(
+        model,
+        inputs,
+        frames=clip.grid.temporal_grids,
+        prefill_tokens=call.prefill_tokens,
+        frames_after={record.layer: record.grids_after for record in clip.merges},
+        tokens_after=tokens_after,
+        pooled=left != clip.tokens,
+        prefill_after=prefill_after,
+    )
+
+
+def _open_one_frame(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Host, Tower, Tensor]:
+    """The opened model, its tower for the one frame of ``inputs``, and that frame's pixels."""
     host = open_model(model)
     call = host.open(inputs)
     if call is None:
         raise CompressionError("operations are counted on a clip of one frame, got a prompt without any")
-    grids = call.grids
-    if [grid.frames for grid in grids] != [1]:
-        counts = ", ".join(str(grid.frames) for grid in grids)
+    if [grid.frames for grid in call.grids] != [1]:
+        counts = ", ".join(str(grid.frames) for grid in call.grids)
         raise CompressionError(f"operations are counted on a clip of one frame, got {counts}")
-    tower, depth = host.tower(grids[0]), host.shape.depth
-    entering = _frames_entering(frames, frames_after or {}, depth)
-    counter = FlopCounterMode(display=False)
-    visitor = _LayerByLayer(lambda: int(counter.get_total_flops()))
-    with torch.no_grad():
-        with counter:
-            encoded = tower.run(tower.embed(call.pixels([0]), (1,)), range(depth), visitor)
-        projection = _counted(lambda: tower.project(encoded))
-        prefill = _counted(lambda: _prefill(host.model, prefill_tokens))
-    layers = [after - before for before, after in zip([0, *visitor.totals], visitor.totals, strict=False)]
-    encoder = sum(count * cost for count, cost in zip(entering[:-1], layers, strict=True))
-    return Flops(encoder=encoder, projection=entering[-1] * projection, prefill=prefill)
+    return host, host.tower(call.grids[0]), call.pixels([0])
 
 
-def _frames_entering(frames: int, frames_after: Mapping[int, int], depth: int) -> list[int]:
-    """The frames that enter each layer, and those that leave the last one."""
-    wrong = [layer for layer in frames_after if not 0 <= layer < depth]
+def _check_token_layers(host: Host, tokens_after: Mapping[int, int]) -> None:
+    if tokens_after and not host.shape.token_merging:
+        raise CompressionError(
+            f"tokens_after is given, but tokens cannot merge in the encoder of {type(host.model).__name__}"
+        )
+    _check_layers("tokens_after", tokens_after, range(host.shape.depth), "the encoder")
+
+
+def _check_layers(name: str, after: Mapping[int, int], layers: range, owner: str) -> None:
+    wrong = [layer for layer in after if layer not in layers]
     if wrong:
-        raise CompressionError(f"frames_after names layer {wrong[0]}, the encoder has layers 0 to {depth - 1}")
-    left = [frames]
-    for layer in range(depth):
-        left.append(frames_after.get(layer, left[-1]))
+        raise CompressionError(f"{name} names layer {wrong[0]}, {owner} has layers {layers.start} to {layers.stop - 1}")
+
+
+def _falling(name: str, count: int, after: Mapping[int, int], layers: range, owner: str) -> list[int]:
+    """A count at first, and what is left of it at each layer."""
+    _check_layers(name, after, layers, owner)
+    left = [count]
+    for layer in layers:
+        left.append(after.get(layer, left[-1]))
     if left != sorted(left, reverse=True) or left[-1] < 1:
-        raise CompressionError(f"frames_after must fall from at most {frames} to at least 1, got {dict(frames_after)}")
+        raise CompressionError(f"{name} must fall from at most {count} to at least 1, got {dict(after)}")
     return left
 
 
-def _prefill(model: Any, length: int) -> Tensor:
+def _count_encoder(tower: Tower, pixels: Tensor, tokens_after: Mapping[int, int]) -> tuple[list[int], FrameBatch]:
+    """The operations of each layer on one frame, embedding in the first, and what leaves the last."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        visitor = _LayerByLayer(counter.get_total_flops, tokens_after)
+        encoded = tower.run(tower.embed(pixels, (1,)), range(tower.depth), visitor)
+    return [after - before for before, after in pairwise([0, *visitor.totals])], encoded
+
+
+def _count_prefill(host: Host, lengths: Sequence[int]) -> int:
+    """The language model on a prompt, of which each layer gets another length."""
+    whole, layers = _prefill(host, lengths[0])
+    costs = {length: _prefill(host, length)[1] for length in set(lengths)}
+    return whole - sum(layers) + sum(costs[length][layer] for layer, length in enumerate(lengths))
+
+
+def _prefill(host: Host, length: int) -> tuple[int, list[int]]:
+    """All operations on a prompt of ``length`` tokens, and those of each layer."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model: Any = host.model
     embedding = model.get_input_embeddings().weight
     embeds = embedding.new_empty(1, length, embedding.shape[1])
     # A ready mask is taken as it is; stock would look into another one, which holds nothing here.
     mask = embedding.new_empty(1, 1, length, length)
-    states = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
-    logits: Tensor = model.lm_head(states[:, -1:])
-    return logits
+    totals: list[int] = []
+    with FlopCounterMode(display=False) as counter, ExitStack() as hooks:
+        for layer in host.language.layers:
+            for register in (layer.register_forward_pre_hook, layer.register_forward_hook):
+                hooks.enter_context(register(lambda *_: totals.append(counter.get_total_flops())))
+        states = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+        model.lm_head(states.last_hidden_state[:, -1:])
+    layers = [after - before for before, after in zip(totals[::2], totals[1::2], strict=True)]
+    return counter.get_total_flops(), layers
 
 
 def _counted(run: Callable[[], object]) -> int:
@@ -129,4 +225,4 @@ def _counted(run: Callable[[], object]) -> int:
 
     with FlopCounterMode(display=False) as counter:
         run()
-    return int(counter.get_total_flops())
+    return counter.get_total_flops()
