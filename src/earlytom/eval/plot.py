@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from earlytom.eval.rows import ALL, ANY, Row
 from earlytom.eval.variants import BASELINE
+from earlytom.viz.palette import COLOURS, MARKERS, PLAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "draw_over_ttft"]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart. One marker more, so that no pair comes twice.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#332288")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_PLAIN, _CHANCE = "0.25", "0.55"
+_CHANCE = "0.55"
 _COLUMNS = 4
 _LETTERS_PER_INCH = 11
 _LINES_WITH_BANDS = 3
@@ -129,13 +127,13 @@ def _styles(rows: Sequence[Row]) -> dict[str, int]:
 def _draw_over_ttft(axes: Axes, rows: Sequence[Row], number: int) -> None:
     """One method: a line through its retentions, the first and the last of which are written beside it."""
     plain = rows[0].method == BASELINE
-    colour = _PLAIN if plain else _COLOURS[number % len(_COLOURS)]
+    colour = PLAIN if plain else COLOURS[number % len(COLOURS)]
     times = [1000 * (row.ttft or 0.0) for row in rows]
     low, value, high = ([100 * getattr(row, name) for row in rows] for name in ("low", "accuracy", "high"))
     axes.vlines(times, low, high, color=colour, linewidth=1.0, alpha=0.5)
     label = "no compression" if plain else rows[0].method
-    marker = "*" if plain else _MARKERS[number % len(_MARKERS)]
-    style = "-" if number < len(_COLOURS) else "--"
+    marker = "*" if plain else MARKERS[number % len(MARKERS)]
+    style = "-" if number < len(COLOURS) else "--"
     axes.plot(times, value, style, color=colour, marker=marker, markersize=11 if plain else 6, label=label, zorder=3)
     for row, time, height in zip(rows, times, value, strict=True):
         if not plain and row.retention is not None and row in (rows[0], rows[-1]):
@@ -154,8 +152,8 @@ def _draw_panel(
     axes.set_axisbelow(True)
     for row in rows:
         if row.method == BASELINE:
-            axes.axhspan(100 * row.low, 100 * row.high, color=_PLAIN, alpha=0.10, linewidth=0)
-            axes.axhline(100 * row.accuracy, color=_PLAIN, linewidth=1.4, label="no compression")
+            axes.axhspan(100 * row.low, 100 * row.high, color=PLAIN, alpha=0.10, linewidth=0)
+            axes.axhline(100 * row.accuracy, color=PLAIN, linewidth=1.4, label="no compression")
             axes.axhline(100 * row.chance, color=_CHANCE, linewidth=1.0, linestyle=":", label="chance")
     for number, method in enumerate(methods):
         mine = sorted((row for row in rows if row.method == method), key=_place)
@@ -176,8 +174,8 @@ def _apart(number: int, methods: int) -> float:
 
 def _draw_method(axes: Axes, rows: Sequence[Row], number: int, apart: float, *, bands: bool) -> None:
     """A line with its band; with many methods, whose bands would cover one another, with bars, side by side."""
-    colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-    style = "-" if number < len(_COLOURS) else "--"
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    style = "-" if number < len(COLOURS) else "--"
     places = [_place(row) * apart for row in rows]
     low, value, high = ([100 * getattr(row, name) for row in rows] for name in ("low", "accuracy", "high"))
     label = rows[0].method if rows else ""
