@@ -32,7 +32,7 @@ class _Quantity:
 _QUANTITIES = (
     _Quantity(name="first token", read=lambda result: median(result, "ttft")),
     _Quantity(name="from the file", read=lambda result: median(result, "wait")),
-    _Quantity(name="peak memory", read=peak, time=False),
+    _Quantity(name="memory of the call", read=peak, time=False),
 )
 
 

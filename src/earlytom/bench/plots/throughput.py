@@ -30,11 +30,12 @@ __all__ = ["draw_throughput"]
 
 _TERA = 1e12
 _COLOURS = "viridis"  # told apart by brightness, too
+_HEIGHT, _LINE, _LEGEND_COLUMNS = 2.45, 0.15, 3  # inches: all but the legend, one of its lines
 _RADIUS = 3.2  # of a marker, points
 # Where a label may stand, best first: to the right or left of its point, over or under it.
 _AROUND = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _SIDES = {-1: "right", 0: "center", 1: "left"}
-_HEIGHTS = {-1: "top", 0: "center_baseline", 1: "bottom"}
+_ALIGNMENTS = {-1: "top", 0: "center_baseline", 1: "bottom"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def draw_throughput(
     with style():
         from matplotlib.colors import Normalize
 
-        figure = new_figure(COLUMN, 2.75)
+        figure = new_figure(COLUMN, _HEIGHT + _LINE * -(-len(lines) // _LEGEND_COLUMNS))
         figure.suptitle(wrapped(caption(document, frames)), fontsize=7, color="0.35", x=0.01, ha="left")
         axes = figure.add_subplot()
         clean(axes, "both")
@@ -83,7 +84,7 @@ def draw_throughput(
         if norm is not None:
             _draw_scale(figure, axes, norm)
         handles, labels = axes.get_legend_handles_labels()
-        draw_legend(figure, handles, labels, 3)
+        draw_legend(figure, handles, labels, _LEGEND_COLUMNS)
         _label_ends(figure, axes, lines)
     return figure
 
@@ -150,7 +151,7 @@ def _label(axes: Axes, point: _Point, text: str, taken: list[Any], renderer: Any
     for x, y in _AROUND:
         label = axes.annotate(
             text, (point.flops, point.throughput), (_RADIUS * 1.4 * x, _RADIUS * 1.4 * y), fontsize=6.5,
-            textcoords="offset points", ha=_SIDES[x], va=_HEIGHTS[y], annotation_clip=False, zorder=5,
+            textcoords="offset points", ha=_SIDES[x], va=_ALIGNMENTS[y], annotation_clip=False, zorder=5,
         )  # fmt: skip
         box = label.get_window_extent(renderer)
         if not any(box.overlaps(other) for other in taken):
