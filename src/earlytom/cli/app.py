@@ -25,6 +25,7 @@ from earlytom.cli import (
     inspect,
     methods,
     models,
+    reproduce,
 )
 from earlytom.cli.display import fail
 from earlytom.errors import EarlyTomError
@@ -142,6 +143,16 @@ _benchmarks.callback(help=_help_of(bench.bench), invoke_without_command=True)(be
 _add_command(_benchmarks, bench_roofline.roofline)
 _add_command(_benchmarks, bench_load.load)
 app.add_typer(_benchmarks)
+
+_figures = typer.Typer(
+    name="reproduce",
+    help="Make the supplementary's figures here, each beside what the supplementary says of it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+for _figure in (reproduce.figure6, reproduce.figure7, reproduce.figure8):
+    _add_command(_figures, _figure)
+app.add_typer(_figures)
 
 
 def main() -> None:
