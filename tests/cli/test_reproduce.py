@@ -51,6 +51,15 @@ def test_bars_of_a_tiny_model(clip: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "measured here (tiny)" in result.stdout
 
 
+def test_the_paper_s_flops_of_one_model() -> None:
+    result = invoke("flops", "--config", "llava-onevision-0.5b")
+    assert result.exit_code == 0, result.stderr
+    assert "llava-onevision-0.5b, TFLOP" in result.stdout
+    assert "45.3" in result.stdout
+    assert "llava-video-7b" not in result.stdout
+    assert "no table for 'tiny'" in invoke("flops", "--config", "tiny").stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -150,7 +150,7 @@ _figures = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for _figure in (reproduce.figure6, reproduce.figure7, reproduce.figure8):
+for _figure in (reproduce.figure6, reproduce.figure7, reproduce.figure8, reproduce.flops):
     _add_command(_figures, _figure)
 app.add_typer(_figures)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from earlytom.bench.whole import Clip
     from earlytom.runtime.pipeline import VideoQA
 
-__all__ = ["figure6", "figure7", "figure8"]
+__all__ = ["figure6", "figure7", "figure8", "flops"]
 
 _RUNS = "Runs"
 
@@ -163,6 +163,32 @@ def figure8(
       earlytom reproduce figure8 --device cpu --dtype bfloat16 --frames 16 --repeats 3
     """
     _bars("figure8", folder, config, options.ModelChoice(device=device, dtype=dtype), video, frames, repeats, seed)
+
+
+def flops(
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="NAME",
+            help="One of the paper's models: llava-onevision-7b, llava-onevision-0.5b, llava-video-7b or "
+            "qwen2.5-vl-7b. Without it: all.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print the FLOPs of the paper's tables beside its own formula and true operations, with the differences.
+
+    Shapes are counted, nothing is computed. Where frames merge in the encoder the paper does not tell how many are
+    left: there stands what its figure leaves for the vision side. docs/reproduce.md says what the formula is.
+    """
+    from earlytom.bench.accounting import PAPER_MODELS
+    from earlytom.bench.paper_clips import accounting_table
+
+    for name in PAPER_MODELS if config is None else (config,):
+        with status(f"counting {name}"):
+            made = accounting_table(name)
+        output().print(drawn(made))
 
 
 def _bars(
