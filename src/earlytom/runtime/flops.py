@@ -195,9 +195,9 @@ def _count_encoder(tower: Tower, pixels: Tensor, tokens_after: Mapping[int, int]
 
 def _count_prefill(host: Host, lengths: Sequence[int]) -> int:
     """The language model on a prompt, of which each layer gets another length."""
-    whole, layers = _prefill(host, lengths[0])
-    costs = {length: _prefill(host, length)[1] for length in set(lengths)}
-    return whole - sum(layers) + sum(costs[length][layer] for layer, length in enumerate(lengths))
+    counted = {length: _prefill(host, length) for length in set(lengths)}
+    whole, layers = counted[lengths[0]]
+    return whole - sum(layers) + sum(counted[length][1][layer] for layer, length in enumerate(lengths))
 
 
 def _prefill(host: Host, length: int) -> tuple[int, list[int]]:
