@@ -21,8 +21,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import earlytom
-from _harness import environment, quartiles, synchronise, table, write_json
+from _harness import environment, synchronise, write_json
 from _models import SIZES, build_inputs, build_model
+from earlytom.bench.quartiles import Quartiles
+from earlytom.bench.tables import plain_table
 
 CACHES = ("dynamic", "static", "static, compiled")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -92,7 +94,7 @@ def measure(
         {
             "method": method,
             "cache": cache,
-            "tokens_per_second": quartiles(rates[method, cache]),
+            "tokens_per_second": Quartiles(tuple(rates[method, cache])).to_dict(),
             "first_call_seconds": first[method, cache],
             "same_ids_as_first": ids[method, cache] == ids[method, arguments.caches[0]],
         }
@@ -123,7 +125,7 @@ def main(given: list[str] | None = None) -> None:
         for one in results
     ]  # fmt: skip
     print(
-        table(
+        plain_table(
             ["method", "cache", "tokens/s after the first", "first call, s", f"ids as with {arguments.caches[0]}"], rows
         )
     )

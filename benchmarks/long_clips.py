@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _harness import Outcome, Variant, environment, interleave, summarise, table, write_json
+from _harness import Outcome, Variant, environment, interleave, summarise, write_json
 from _models import build_inputs, build_model
 from _synthetic import Sizes, SyntheticClip, scenes
 from earlytom import EarlyTom, Reduction
+from earlytom.bench.tables import plain_table
 from earlytom.models import open_model
 from earlytom.ops import frame_similarity, similarity_within
 from earlytom.runtime.encode import encode_videos
@@ -161,14 +162,14 @@ def _show(content: dict[str, Any]) -> None:
         for name, found in case["results"].items():
             stages = [f"{found['stages_ms'][stage]['median']:.0f}" for stage in ("merging", "selection")]
             rows.append([f"{title}: {name}", *stages, _mebibytes(found)])
-    print(table(["token processing", "merging ms", "selection ms", "peak MiB"], rows))
+    print(plain_table(["token processing", "merging ms", "selection ms", "peak MiB"], rows))
     for title, cases in (("planning", content["planning"]), ("encoder", content["encoder_in_parts"])):
         rows = [
             [f"{frames} frames: {name}", f"{found['total_ms']['median']:.1f}", _mebibytes(found)]
             for frames, case in cases.items()
             for name, found in case.items()
         ]
-        print(table([title, "ms", "peak MiB"], rows))
+        print(plain_table([title, "ms", "peak MiB"], rows))
 
 
 def _mebibytes(found: dict[str, Any]) -> str:

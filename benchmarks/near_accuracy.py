@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 import earlytom
-from _harness import Progress, environment, table, write_json
+from _harness import Progress, environment, write_json
+from earlytom.bench.tables import plain_table
 from earlytom.eval.judging import is_right
 from earlytom.eval.statistics import mcnemar
 from earlytom.eval.tasks import Benchmark
@@ -110,7 +111,7 @@ def _summary(videos: Sequence[Video], answers: Mapping[float, list[bool]], share
 def _report(readings: Mapping[str, Mapping[str, Any]]) -> str:
     columns = ("accuracy", "gained", "lost", "mcnemar_p", "decoded_mean", "seconds_off_mean")
     rows = [[name, *(str(values[column]) for column in columns)] for name, values in readings.items()]
-    return table(["reading", *columns], rows)
+    return plain_table(["reading", *columns], rows)
 
 
 if __name__ == "__main__":

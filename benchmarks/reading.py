@@ -22,8 +22,10 @@ from typing import Any
 import torch
 
 import earlytom
-from _harness import Progress, environment, quartiles, table, write_json
+from _harness import Progress, environment, write_json
 from _recordings import RECORDINGS, Recording, make
+from earlytom.bench.quartiles import Quartiles
+from earlytom.bench.tables import plain_table
 
 READERS = Path(__file__).with_name("_readers.py")
 OTHERS = ("torchcodec", "decord", "opencv")
@@ -119,8 +121,8 @@ def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     last = runs[-1]
     off = [abs(value) for value in last["deviations"]] or [0.0]
     return {
-        "wall_seconds": quartiles([run["wall"] for run in runs]),
-        "cpu_seconds": quartiles([run["cpu"] for run in runs]),
+        "wall_seconds": Quartiles(tuple(run["wall"] for run in runs)).to_dict(),
+        "cpu_seconds": Quartiles(tuple(run["cpu"] for run in runs)).to_dict(),
         "decoded": last["decoded"],
         "frames": len(last["indices"]),
         "seconds_off": {"mean": round(sum(off) / len(off), 3), "largest": round(max(off), 3)},
@@ -141,7 +143,7 @@ def _report(readers: dict[str, dict[str, Any]]) -> str:
         ]
         for name, values in readers.items()
     ]
-    return table(header, rows)
+    return plain_table(header, rows)
 
 
 if __name__ == "__main__":
