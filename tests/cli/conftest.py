@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from earlytom.cli import session
-from earlytom.cli.options import ModelChoice
+from earlytom.cli.choices import ModelChoice
 from earlytom.shipped import shipped_model
 
 

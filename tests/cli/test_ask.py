@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 import earlytom
 from earlytom.cli import session
 from earlytom.cli.app import app
+from earlytom.cli.choices import build_method, choose_clip
 from earlytom.cli.compare import ratio
-from earlytom.cli.options import DecoderName, build_method, choose_clip
+from earlytom.cli.options import DecoderName
 from earlytom.errors import MethodError
 from earlytom.shipped import shipped_folders
 from earlytom.video import Limits

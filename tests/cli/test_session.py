@@ -13,7 +13,8 @@ import pytest
 
 import earlytom.video
 from earlytom.cli import session
-from earlytom.cli.options import Clip, DecoderName, ModelChoice, choose_clip
+from earlytom.cli.choices import Clip, ModelChoice, choose_clip
+from earlytom.cli.options import DecoderName
 from earlytom.errors import ModelError, VideoError
 
 WAIT = 30

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import options
+from earlytom.cli import choices, options
 from earlytom.cli.compare import compare_methods, comparison_table
 from earlytom.cli.display import frame_counts, note, on_terminal, output, print_json, progress, status, timing
 from earlytom.cli.session import TTFT_SCOPE, Session, describe_device, open_session
@@ -69,11 +69,11 @@ def ask(
       earlytom ask film.mp4 "What happens?" --model path/to/qwen2.5-vl --fps 2 --max-frames 768 --max-tokens 23000
     """
     _check_combination(stream=stream, compare=compare, as_json=as_json)
-    chosen = options.build_method(method, retention, preset, visual_tokens)
+    chosen = choices.build_method(method, retention, preset, visual_tokens)
     if compare and chosen.name == "none":
         raise typer.BadParameter("needs a --method other than none", param_hint="'--compare'")
     limits = (max_pixels, max_bytes, shrink_to)
-    clip = options.choose_clip(
+    clip = choices.choose_clip(
         video,
         frames,
         fps,
@@ -84,7 +84,7 @@ def ask(
         damage_tolerance=damage_tolerance,
         near=near,
     )
-    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:
         note(text)

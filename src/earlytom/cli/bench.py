@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import options, session
+from earlytom.cli import choices, options, session
 from earlytom.cli.display import drawn, note, output, print_json, progress, status
 from earlytom.errors import EarlyTomError, VideoError, shortened, shown
 
@@ -197,11 +197,11 @@ def bench(
     from earlytom.eval.variants import make_variants, split_methods
 
     texts = split_methods(methods or ["earlytom,visionzip,holitom"])
-    listed, shares = with_preset(texts, preset), options.read_shares(retention)
-    counts = options.read_counts(frames, "--frames")
+    listed, shares = with_preset(texts, preset), choices.read_shares(retention)
+    counts = choices.read_counts(frames, "--frames")
     make_variants(listed, shares)  # slips are told before a model is built
     generated = _generated(video, redundant, size, seconds, seed)
-    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     qa = session.load_model(choice) if config is None else build_configured(config, choice, seed)
     implementation = attention or attention_of(qa)
     subjects, left_out = _subjects(qa, listed, shares, counts, implementation)
@@ -298,7 +298,7 @@ def _size(text: str | None) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def build_configured(config: str, choice: options.ModelChoice, seed: int) -> VideoQA:
+def build_configured(config: str, choice: choices.ModelChoice, seed: int) -> VideoQA:
     """An architecture with random weights."""
     from earlytom.bench.configurations import build_video_qa, find_configuration
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from earlytom.cli import options
+from earlytom.cli import choices, options
 from earlytom.cli.bench import (
     ConfigOption,
     DtypeOption,
@@ -76,12 +76,12 @@ def load(
 
       earlytom bench load --config llava-onevision-7b --device cuda --callers 1,4,16 --output results
     """
-    levels = options.read_counts(callers, "--callers")
+    levels = choices.read_counts(callers, "--callers")
     if levels != sorted(set(levels)):
         raise typer.BadParameter(f"must be ascending, got {callers}", param_hint="'--callers'")
     choice = PromptChoice(
         config=config,
-        model=options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention),
+        model=choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention),
         methods=methods,
         retention=retention,
         video=video,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import bench, options, session
+from earlytom.cli import bench, choices, session
 from earlytom.cli.display import drawn, note, output, print_json, status
 from earlytom.errors import VideoError, shortened
 
@@ -54,7 +54,7 @@ class PromptChoice:
     """
 
     config: str | None
-    model: options.ModelChoice
+    model: choices.ModelChoice
     methods: list[str] | None
     retention: str
     video: Path | None
@@ -86,7 +86,7 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
         typer.BadParameter: options contradict one another.
         EarlyTomError: the model, the video or a method cannot be had.
     """
-    shares = options.read_shares(choice.retention)
+    shares = choices.read_shares(choice.retention)
     if choice.config is not None and choice.model.path is not None:
         raise typer.BadParameter("cannot be given together with --model", param_hint="'--config'")
     if choice.video is not None and not choice.video.is_file():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from earlytom.cli import options
+from earlytom.cli import choices, options
 from earlytom.cli.bench import (
     ConfigOption,
     DtypeOption,
@@ -65,7 +65,7 @@ def roofline(
     """
     choice = PromptChoice(
         config=config,
-        model=options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention),
+        model=choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention),
         methods=methods,
         retention=retention,
         video=video,

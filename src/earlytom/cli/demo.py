@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from earlytom.cli import options, session
+from earlytom.cli import choices, options, session
 from earlytom.cli.compare import Comparison, compare_methods, ratio
 from earlytom.cli.display import cell, note, output, print_json, progress, status, table
 from earlytom.errors import EarlyTomError, shortened
@@ -94,11 +94,11 @@ def demo(
     an answer is wrong. The shipped model knows generated scenes only: about other videos its answers mean nothing,
     its tokens and times do.
     """
-    method = options.build_method("earlytom", retention, visual_tokens=visual_tokens)
+    method = choices.build_method("earlytom", retention, visual_tokens=visual_tokens)
     cases = _choose_cases(video, question)
     possible = [session.shipped_model_note(None, case.video) for case in cases[:1]]
     notes = [text for text in possible if text]
-    qa = session.load_model(options.ModelChoice(device=device))
+    qa = session.load_model(choices.ModelChoice(device=device))
     for text in notes:
         note(text)
     results: list[Result] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from earlytom.cli import options, session
+from earlytom.cli import choices, options, session
 from earlytom.cli.display import drawn, note, output, print_json, progress, status
 from earlytom.errors import EarlyTomError, shown
 
@@ -180,7 +180,7 @@ def evaluate_testbed(
     shares, numbers = _amounts(retention, visual_tokens)
     make_variants(listed, shares, visual_tokens=numbers)  # slips are told before a model is loaded
     drawable = folder is None or _can_draw()
-    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     qa = session.load_model(choice)
 
     from earlytom.eval.answering import check_fit
@@ -215,10 +215,10 @@ def evaluate_testbed(
 def _amounts(retention: str | None, visual_tokens: str | None) -> tuple[list[float], list[int]]:
     """The retentions, or the numbers of tokens, that methods are run at."""
     if visual_tokens is None:
-        return options.read_shares(_USUAL_RETENTIONS if retention is None else retention), []
+        return choices.read_shares(_USUAL_RETENTIONS if retention is None else retention), []
     if retention is not None:
         raise typer.BadParameter("cannot be given together with --retention", param_hint="'--visual-tokens'")
-    return [], options.read_counts(visual_tokens, "--visual-tokens")
+    return [], choices.read_counts(visual_tokens, "--visual-tokens")
 
 
 def _skills(text: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from earlytom.cli import options
+from earlytom.cli import choices, options
 from earlytom.cli.display import cell, frame_counts, note, output, print_json, status, table
 from earlytom.cli.session import Session, describe_device, open_session
 from earlytom.errors import shortened
@@ -68,9 +68,9 @@ def inspect(
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"must end in .png, got {shortened(picture.name)}", param_hint="'--output'")
-    chosen = options.build_method(method, retention, preset, visual_tokens)
+    chosen = choices.build_method(method, retention, preset, visual_tokens)
     limits = (max_pixels, max_bytes, shrink_to)
-    clip = options.choose_clip(
+    clip = choices.choose_clip(
         video,
         frames,
         fps,
@@ -86,7 +86,7 @@ def inspect(
 
         check_matplotlib()
         check_writable(picture)
-    choice = options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     session = open_session(choice, clip)
     for text in session.notes:
         note(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import options, session
+from earlytom.cli import choices, options, session
 from earlytom.cli.display import drawn, note, output, progress, status
 from earlytom.errors import VideoError, shortened
 
@@ -109,13 +109,13 @@ def figure6(
     from earlytom.viz.inspect import check_matplotlib
 
     check_matplotlib()
-    options.build_method(method)
+    choices.build_method(method)
     chosen = videos or sample_videos()
     for path in chosen:
         if not path.exists():
             raise VideoError(f"{shortened(path)}: no such file")
     make_folder(folder)
-    qa = session.load_model(options.ModelChoice(path=model, device=device, dtype=dtype, attention=attention))
+    qa = session.load_model(choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention))
     sampling = None if frames is None else Sampling(frames=frames)
     with status("looking at the videos"):
         sheet = make_sheet(qa, chosen, folder, method=method, sampling=sampling)
@@ -141,7 +141,7 @@ def figure7(
 
       earlytom reproduce figure7 --output figure7
     """
-    _bars("figure7", folder, config, options.ModelChoice(device=device, dtype=dtype), video, frames, repeats, seed)
+    _bars("figure7", folder, config, choices.ModelChoice(device=device, dtype=dtype), video, frames, repeats, seed)
 
 
 def figure8(
@@ -162,7 +162,7 @@ def figure8(
 
       earlytom reproduce figure8 --device cpu --dtype bfloat16 --frames 16 --repeats 3
     """
-    _bars("figure8", folder, config, options.ModelChoice(device=device, dtype=dtype), video, frames, repeats, seed)
+    _bars("figure8", folder, config, choices.ModelChoice(device=device, dtype=dtype), video, frames, repeats, seed)
 
 
 def flops(
@@ -195,7 +195,7 @@ def _bars(
     name: str,
     folder: Path,
     config: str | None,
-    choice: options.ModelChoice,
+    choice: choices.ModelChoice,
     video: Path | None,
     frames: int,
     repeats: int,
@@ -220,7 +220,7 @@ def _bars(
     _tell(lines, files)
 
 
-def _build(config: str, choice: options.ModelChoice, seed: int) -> VideoQA:
+def _build(config: str, choice: choices.ModelChoice, seed: int) -> VideoQA:
     """The architecture with random weights."""
     from earlytom.bench.configurations import build_video_qa, find_configuration
 

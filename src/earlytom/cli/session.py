@@ -15,7 +15,7 @@ from earlytom.errors import ModelError, VideoError, shortened, shown
 from earlytom.shipped import sample_videos, shipped_folders, shipped_model
 
 if TYPE_CHECKING:
-    from earlytom.cli.options import Clip, ModelChoice
+    from earlytom.cli.choices import Clip, ModelChoice
     from earlytom.runtime.pipeline import VideoQA
     from earlytom.video import Sampling, Video
 
