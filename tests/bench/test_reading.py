@@ -13,7 +13,7 @@ from earlytom.video import Sampling
 
 def test_parts_are_timed_and_the_inputs_are_those_of_any_question(tiny, generated) -> None:
     question = made_up_question()
-    times, video, inputs = measure_reading(tiny, generated, question, 6)
+    times, video, inputs = measure_reading(tiny, generated, question, Sampling(frames=6))
     assert min(times.open, times.preprocess, times.to_device) > 0
     assert times.decode >= 0
     assert times.all == times.open + times.decode + times.preprocess + times.to_device
@@ -34,7 +34,7 @@ def test_a_file_that_is_none_is_told(tiny, tmp_path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("no video")
     with pytest.raises(earlytom.VideoError, match=r"text\.mp4"):
-        measure_reading(tiny, path, "What?", 4)
+        measure_reading(tiny, path, "What?", Sampling(frames=4))
 
 
 def test_times_add_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from earlytom.cli import bench
+from earlytom.bench import plots
+from earlytom.cli import benching
 from earlytom.cli.app import app
+from earlytom.eval.rows import Row
+from video.clips import make_clip
 
 SMALL = (
     "--config", "tiny", "--device", "cpu", "--methods", "earlytom", "--retention", "0.25", "--frames", "4",
@@ -48,6 +52,43 @@ def test_tables_and_files(tmp_path: Path) -> None:
     assert written["settings"]["retentions"] == [0.25]
     assert written["settings"]["question_tokens"] == 38
     assert (folder / "bench.md").read_text().startswith("# Time, memory and work")
+    for name in ("ttft", "wait", "throughput"):
+        assert (folder / f"{name}.svg").stat().st_size > 1000
+        assert f"{folder}/{name}.png" in " ".join(result.stdout.split())
+
+
+def test_accuracy_of_an_evaluation_fills_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {field.name: 0.0 for field in dataclasses.fields(Row)} | {"skill": "all", "form": "any"}
+    rows = [
+        row | {"method": "none", "retention": 1.0, "accuracy": 0.9},
+        row | {"method": "earlytom", "retention": 0.25, "accuracy": 0.8},
+        row | {"method": "earlytom", "retention": 0.25, "accuracy": 0.1, "skill": "colour"},
+        row | {"method": "tome", "retention": 0.25, "accuracy": 0.2},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "write_plots", lambda document, folder, accuracy: drawn.append(accuracy) or [])
+    result = invoke(*SMALL, *MADE, "--output", tmp_path, "--accuracy", tmp_path / "rows.json")
+    assert result.exit_code == 0, result.stderr
+    assert drawn == [{"none sdpa": 90.0, "none eager": 90.0, "earlytom 25%": 80.0}]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[{}]", "no json", None])
+def test_what_are_no_rows_is_an_error(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "rows.json").write_text(text)
+    result = invoke(*SMALL, *MADE, "--accuracy", tmp_path / "rows.json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "row" in result.stderr
+
+
+def test_frames_near_and_a_budget_of_tokens(shared_model: Any, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", count=240, options={"g": "12", "bf": "0", "sc_threshold": "0"})
+    result = invoke(*SMALL[4:], "--video", path, "--near", 0.5, "--max-tokens", 80, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["settings"]["near"], found["settings"]["max_tokens"]) == (0.5, 80)
+    assert all(entry["tokens"]["uncompressed"] == 72 for entry in found["results"])
 
 
 def test_json_of_the_shipped_model_and_a_video_is_all_of_stdout(shared_model: Any, clip: Path) -> None:
@@ -65,8 +106,8 @@ def test_json_of_the_shipped_model_and_a_video_is_all_of_stdout(shared_model: An
 
 def test_a_preset_goes_to_the_methods_that_have_presets() -> None:
     texts = ["earlytom", "visionzip", "earlytom:preset=fast", "earlytom:ema=0.5", "earlytom+visionzip"]
-    assert bench.with_preset(texts, None) == texts
-    assert bench.with_preset(texts, "quality") == [
+    assert benching.with_preset(texts, None) == texts
+    assert benching.with_preset(texts, "quality") == [
         "earlytom:preset=quality",
         "visionzip",
         "earlytom:preset=fast",

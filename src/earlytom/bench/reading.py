@@ -51,7 +51,9 @@ class ReadingTimes:
         return self.open + self.opened
 
 
-def measure_reading(qa: VideoQA, path: Path, question: str, frames: int) -> tuple[ReadingTimes, Video, dict[str, Any]]:
+def measure_reading(
+    qa: VideoQA, path: Path, question: str, sampling: Sampling, max_tokens: int | None = None
+) -> tuple[ReadingTimes, Video, dict[str, Any]]:
     """Read a video as `VideoQA.ask` does, and time the parts.
 
     The file is opened by itself once cold and once warm; decoding is what reading takes beyond the latter.
@@ -65,8 +67,8 @@ def measure_reading(qa: VideoQA, path: Path, question: str, frames: int) -> tupl
     forget_file(path)
     cold, _ = _timed(lambda: _open(path))
     warm, _ = _timed(lambda: _open(path))
-    reading, video = _timed(lambda: qa.read(str(path), Sampling(frames=frames)))
-    preprocess, made = _timed(lambda: qa.host_inputs(video, question))
+    reading, video = _timed(lambda: qa.read(str(path), sampling))
+    preprocess, made = _timed(lambda: qa.host_inputs(video, question, max_tokens=max_tokens))
     devices = computing_devices(qa.model)
 
     def move() -> dict[str, Any]:

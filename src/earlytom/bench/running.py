@@ -22,9 +22,11 @@ from earlytom.bench.rounds import in_rounds
 from earlytom.bench.subjects import Subject
 from earlytom.errors import EarlyTomError, shown
 from earlytom.trace import CallTrace
+from earlytom.video import Sampling
 
 if TYPE_CHECKING:
     from earlytom.runtime.pipeline import VideoQA
+    from earlytom.video import Video
 
 __all__ = ["Findings", "flops_of", "run_bench", "steps_of", "tokens_of", "with_paper_flops"]
 
@@ -76,6 +78,8 @@ def run_bench(
     repeats: int,
     warm_ups: int = 1,
     new_tokens: int = 1,
+    near: float = 0.0,
+    max_tokens: int | None = None,
     paper_model: str | None = None,
     on_run: Callable[[str], object] = lambda name: None,
 ) -> Findings:
@@ -92,6 +96,8 @@ def run_bench(
         repeats: rounds that count, at least 1.
         warm_ups: rounds before them.
         new_tokens: that every run makes, at least 1.
+        near: how far off sampled frames may be (`earlytom.Sampling`).
+        max_tokens: most visual tokens of the clip before it is compressed (`VideoQA.ask`).
         paper_model: the model's name in the paper's tables, for its accounting of FLOPs, where it is there.
         on_run: told the name of what runs next: `steps_of` times.
 
@@ -105,7 +111,11 @@ def run_bench(
     for name, value, least in (("repeats", repeats, 1), ("warm_ups", warm_ups, 0), ("new_tokens", new_tokens, 1)):
         if value < least:
             raise EarlyTomError(f"{name} must be at least {least}, got {shown(value)}")
-    bench = _Bench(qa, path, subjects, question, new_tokens, on_run)
+
+    def read(frames: int) -> tuple[ReadingTimes, Video, dict[str, Any]]:
+        return measure_reading(qa, path, question, Sampling(frames=frames, near=near), max_tokens)
+
+    bench = _Bench(qa, read, subjects, new_tokens, on_run)
     with bench.measuring():
         bench.rounds(warm_ups, counting=False)
         bench.inspect()
@@ -125,16 +135,15 @@ class _Bench:
     def __init__(
         self,
         qa: VideoQA,
-        path: Path,
+        read: Callable[[int], tuple[ReadingTimes, Video, dict[str, Any]]],
         subjects: Sequence[Subject],
-        question: str,
         new_tokens: int,
         on_run: Callable[[str], object],
     ) -> None:
-        self._qa, self._path, self._question, self._on_run = qa, path, question, on_run
+        self._read, self._on_run = read, on_run
         self._measurer = Measurer(qa.model, new_tokens)
         self._runs = {subject: _Runs() for subject in subjects}
-        self._clips = {frames: self._read(frames)[1] for frames in dict.fromkeys(one.frames for one in subjects)}
+        self._clips = {frames: self._clip(frames) for frames in dict.fromkeys(one.frames for one in subjects)}
 
     def measuring(self) -> AbstractContextManager[None]:
         """Where everything is measured; on leaving the model has the attention that it had."""
@@ -171,14 +180,14 @@ class _Bench:
             question_tokens=calls[0].prefill_tokens - sum(calls[0].visual_tokens) if calls else None,
         )
 
-    def _read(self, frames: int) -> tuple[ReadingTimes, _Clip]:
-        times, video, inputs = measure_reading(self._qa, self._path, self._question, frames)
-        return times, _Clip(inputs=inputs, redundant_share=redundant_share(video.frames))
+    def _clip(self, frames: int) -> _Clip:
+        _, video, inputs = self._read(frames)
+        return _Clip(inputs=inputs, redundant_share=redundant_share(video.frames))
 
     def _read_all(self, *, counting: bool) -> None:
         for frames, clip in self._clips.items():
             self._on_run(f"reading {frames} frames")
-            times, _, _ = measure_reading(self._qa, self._path, self._question, frames)
+            times, _, _ = self._read(frames)
             if counting:
                 clip.times.append(times)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "describe_clip", "describe_model", "measure_whole"]
 
 
+_GONE_BY = ("repeats", "warm_ups", "new_tokens", "near", "max_tokens")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """A video file, and the settings that it was made with, where it was."""
@@ -94,7 +97,8 @@ def measure_whole(
         clip: what it looks at.
         subjects: who is measured.
         question: asked about the video.
-        settings: ``repeats``, ``warm_ups`` and ``new_tokens`` are gone by; the others are only told.
+        settings: ``repeats``, and ``warm_ups``, ``new_tokens``, ``near`` and ``max_tokens`` where given, are gone by
+            (see `run_bench`); the others are only told.
         model: as `describe_model` gives it; its name is looked up in the paper's tables.
         on_run: see `run_bench`.
 
@@ -103,7 +107,7 @@ def measure_whole(
         VideoError: the video cannot be read.
     """
     environment = describe_environment(input_device(qa.model))
-    numbers = {name: settings[name] for name in ("repeats", "warm_ups", "new_tokens")}
+    numbers = {name: settings[name] for name in _GONE_BY if name in settings}
     found = run_bench(qa, clip.path, subjects, question=question, paper_model=model["name"], on_run=on_run, **numbers)
     return BenchResults(
         environment=environment | {"load_at_end": machine_load()},

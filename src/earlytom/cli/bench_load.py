@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from earlytom.cli import choices, options
-from earlytom.cli.bench import (
+from earlytom.cli.bench_options import (
     ConfigOption,
     DtypeOption,
     MethodsOption,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import bench, choices, session
+from earlytom.cli import benching, choices, session
 from earlytom.cli.display import drawn, note, output, print_json, status
-from earlytom.errors import VideoError, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +88,7 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
     shares = choices.read_shares(choice.retention)
     if choice.config is not None and choice.model.path is not None:
         raise typer.BadParameter("cannot be given together with --model", param_hint="'--config'")
-    if choice.video is not None and not choice.video.is_file():
-        raise VideoError(f"{shortened(choice.video)}: no such file")
+    benching.check_there(choice.video)
     from earlytom.bench.clips import ClipSettings, redundant_share
     from earlytom.bench.environment import describe_environment
     from earlytom.bench.processors import made_up_question
@@ -102,11 +100,14 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
     listed = split_methods(choice.methods or ["earlytom"])
     make_variants(listed, shares)  # slips are told before a model is built
     if choice.config is None:
-        qa, question = session.load_model(choice.model), bench.QUESTION
+        qa, question = session.load_model(choice.model), benching.QUESTION
     else:
-        qa, question = bench.build_configured(choice.config, choice.model, choice.seed), made_up_question(choice.seed)
-    attention = choice.model.attention or bench.attention_of(qa)
-    with bench.open_clip(choice.video, ClipSettings(seed=choice.seed)) as clip, status("reading the video"):
+        qa, question = (
+            benching.build_configured(choice.config, choice.model, choice.seed),
+            made_up_question(choice.seed),
+        )
+    attention = choice.model.attention or benching.attention_of(qa)
+    with benching.open_clip(choice.video, ClipSettings(seed=choice.seed)) as clip, status("reading the video"):
         video = qa.read(str(clip.path), Sampling(frames=choice.frames))
         facts = {
             "environment": describe_environment(input_device(qa.model)),
@@ -116,7 +117,7 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
                 "frames": choice.frames,
                 "seed": choice.seed,
             },
-            "model": bench.describe_opened(qa, choice.config, choice.model.path, choice.seed),
+            "model": benching.describe_opened(qa, choice.config, choice.model.path, choice.seed),
             "clip": describe_clip(clip, redundant_share(video.frames)),
         }
     methods = _methods(qa.model, listed, shares, attention, choice.frames)
@@ -149,7 +150,7 @@ def tell(
         return
     lines = "\n".join(f"- {line}" for line in (*facts, f"command: `{document['environment']['command']}`"))
     page = "\n\n".join([f"# {title}", lines, *(made.to_markdown() for made in tables)]) + "\n"
-    written = bench.write_texts(folder, {f"{name}.json": json.dumps(document, indent=2) + "\n", f"{name}.md": page})
+    written = benching.write_texts(folder, {f"{name}.json": json.dumps(document, indent=2) + "\n", f"{name}.md": page})
     if not as_json:
         output().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
 

@@ -13,11 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from earlytom.errors import EarlyTomError
+
 if TYPE_CHECKING:
     from earlytom.bench.tables import Table as PlainTable
     from earlytom.runtime.pipeline import Answer
 
 __all__ = [
+    "can_draw",
     "cell",
     "drawn",
     "fail",
@@ -116,3 +119,15 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print one JSON document, in ASCII, which every pipe can carry."""
     # default=str: the knobs of other packages' methods may be anything.
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def can_draw(otherwise: str) -> bool:
+    """Whether plots can be drawn; a note says why not, and what happens ``otherwise``."""
+    from earlytom.viz.inspect import check_matplotlib
+
+    try:
+        check_matplotlib()
+    except EarlyTomError as error:
+        note(f"{error}; {otherwise}")
+        return False
+    return True

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earlytom.cli import choices, options, session
-from earlytom.cli.display import drawn, note, output, print_json, progress, status
-from earlytom.errors import EarlyTomError, shown
+from earlytom.cli.display import can_draw, drawn, note, output, print_json, progress, status
+from earlytom.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,7 @@ def evaluate_testbed(
     listed, wanted = split_methods(methods or ["earlytom"]), _skills(skills)
     shares, numbers = _amounts(retention, visual_tokens)
     make_variants(listed, shares, visual_tokens=numbers)  # slips are told before a model is loaded
-    drawable = folder is None or _can_draw()
+    drawable = folder is None or can_draw("rows and report will be written, the plot will not")
     choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
     qa = session.load_model(choice)
 
@@ -231,17 +231,6 @@ def _skills(text: str | None) -> tuple[str, ...]:
     if unknown or not wanted:
         raise typer.BadParameter(f"must be some of {', '.join(SKILLS)}, got {shown(text)}", param_hint="'--skills'")
     return tuple(skill for skill in SKILLS if skill in wanted)
-
-
-def _can_draw() -> bool:
-    from earlytom.viz.inspect import check_matplotlib
-
-    try:
-        check_matplotlib()
-    except EarlyTomError as error:
-        note(f"{error}; rows and report will be written, the plot will not")
-        return False
-    return True
 
 
 @contextmanager

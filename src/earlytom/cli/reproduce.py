@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earlytom.cli import choices, options, session
+from earlytom.cli import benching, choices, options, session
 from earlytom.cli.display import drawn, note, output, progress, status
-from earlytom.errors import VideoError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from earlytom.bench.reproduce import BarChart
     from earlytom.bench.results import BenchResults
     from earlytom.bench.subjects import Subject
@@ -112,8 +107,7 @@ def figure6(
     choices.build_method(method)
     chosen = videos or sample_videos()
     for path in chosen:
-        if not path.exists():
-            raise VideoError(f"{shortened(path)}: no such file")
+        benching.check_there(path)
     make_folder(folder)
     qa = session.load_model(choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention))
     sampling = None if frames is None else Sampling(frames=frames)
@@ -201,54 +195,23 @@ def _bars(
     repeats: int,
     seed: int,
 ) -> None:
+    from earlytom.bench.clips import ClipSettings
     from earlytom.bench.reproduce import BARS, bar_subjects, make_folder, write_bars
     from earlytom.viz.inspect import check_matplotlib
 
     chart = BARS[name]
     check_matplotlib()
-    if video is not None and not video.is_file():
-        raise VideoError(f"{shortened(video)}: no such file")
-    qa = _build(config or chart.model, choice, seed)
+    benching.check_there(video)
+    qa = benching.build_configured(config or chart.model, choice, seed)
     make_folder(folder)
     subjects = bar_subjects(chart, frames=frames)
-    with _clip(video, seed) as clip:
+    with benching.open_clip(video, ClipSettings(seed=seed)) as clip:
         found = _measure(chart, config or chart.model, qa, clip, subjects, repeats=repeats, seed=seed)
     for entry in found.left_out:
         note(f"left out: {entry['name']}, {entry['frames']} frames: {entry['reason']}")
     table, lines, files = write_bars(chart, found, folder)
     output().print(drawn(table))
     _tell(lines, files)
-
-
-def _build(config: str, choice: choices.ModelChoice, seed: int) -> VideoQA:
-    """The architecture with random weights."""
-    from earlytom.bench.configurations import build_video_qa, find_configuration
-
-    find_configuration(config)
-    with status(f"making {config}"):
-        import torch
-
-        from earlytom.runtime.loading import find_device, find_dtype
-
-        device = find_device(choice.device)
-        usual = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return build_video_qa(config, device=device, dtype=find_dtype(choice.dtype.value) or usual, seed=seed)
-
-
-@contextmanager
-def _clip(video: Path | None, seed: int) -> Iterator[Clip]:
-    """The video that was given, or a made one that is gone afterwards."""
-    from earlytom.bench.clips import ClipSettings, write_clip
-    from earlytom.bench.whole import Clip
-
-    if video is not None:
-        yield Clip(path=video)
-        return
-    with TemporaryDirectory(prefix="earlytom-") as folder:
-        clip = Clip(path=Path(folder) / "generated.mp4", made=ClipSettings(seed=seed))
-        with status("making a video"):
-            write_clip(clip.path, clip.made or ClipSettings())
-        yield clip
 
 
 def _measure(

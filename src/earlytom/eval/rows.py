@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
-from earlytom.errors import EarlyTomError
+from earlytom.errors import EarlyTomError, shortened, shown_cause
 
-__all__ = ["ALL", "ANY", "Row"]
+__all__ = ["ALL", "ANY", "Row", "read_rows"]
 
 ALL = "all"
 """The skill of rows that average over the skills."""
@@ -82,3 +84,18 @@ class Row:
             return cls(**data)
         except TypeError as error:
             raise EarlyTomError(f"not a row of results: {error}") from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that an evaluation has written.
+
+    Raises:
+        EarlyTomError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EarlyTomError(f"{shortened(path)}: cannot be read as rows of results: {shown_cause(error)}") from error
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise EarlyTomError(f"{shortened(path)}: holds no rows of an evaluation, which are a list of objects")
+    return [Row.from_dict(row) for row in found]
