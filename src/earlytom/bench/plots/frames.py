@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earlytom.bench.plots.readings import BASELINE, Document, Result, median, names_of, peak
-from earlytom.bench.plots.style import COLUMN, caption, clean, draw_legend, looks, new_figure, style, time_unit, wrapped
+from earlytom.bench.plots.style import (
+    COLUMN,
+    caption,
+    clean,
+    draw_legend,
+    looks,
+    new_figure,
+    plain_looks,
+    style,
+    time_unit,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,9 +105,12 @@ def _draw_panel(axes: Axes, lines: dict[str, list[Result]], quantity: _Quantity,
     clean(axes, "both")
     values = [value for line in lines.values() for value in map(quantity.read, line) if value is not None]
     scale, unit = time_unit(max(values)) if quantity.time else (_GIB, "GiB")
-    known = looks([name for name, line in lines.items() if line[0]["label"] != BASELINE])
+    plain = [name for name, line in lines.items() if line[0]["label"] == BASELINE]
+    known = looks([name for name in lines if name not in plain]) | dict(
+        zip(plain, plain_looks(len(plain)), strict=True)
+    )
     for name, line in lines.items():
-        look: dict[str, Any] = known.get(name) or known[BASELINE]
+        look: dict[str, Any] = known[name]
         points = [(result["frames"], value / scale) for result in line if (value := quantity.read(result)) is not None]
         size = 6.5 if look["marker"] == "*" else 3.8
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1.1, markersize=size, **look)

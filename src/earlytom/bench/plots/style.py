@@ -26,6 +26,7 @@ __all__ = [
     "draw_legend",
     "looks",
     "new_figure",
+    "plain_looks",
     "style",
     "time_unit",
     "wrapped",
@@ -83,6 +84,14 @@ def looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         for number, label in enumerate(methods)
     }
     return {"none": {"color": PLAIN, "marker": "*"}} | made
+
+
+def plain_looks(count: int) -> list[dict[str, Any]]:
+    """Of each way to run without compression: the first filled, all others hollow and dashed."""
+    first: dict[str, Any] = {"color": PLAIN, "marker": "*"}
+    return [
+        first if number == 0 else first | {"linestyle": "--", "markerfacecolor": "white"} for number in range(count)
+    ]
 
 
 def time_unit(longest: float) -> tuple[float, str]:

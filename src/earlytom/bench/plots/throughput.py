@@ -20,7 +20,17 @@ from earlytom.bench.plots.readings import (
     results_at,
     usual_frames,
 )
-from earlytom.bench.plots.style import COLUMN, caption, clean, draw_legend, looks, new_figure, style, wrapped
+from earlytom.bench.plots.style import (
+    COLUMN,
+    caption,
+    clean,
+    draw_legend,
+    looks,
+    new_figure,
+    plain_looks,
+    style,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,15 +121,17 @@ def _lines(results: Sequence[Result], accuracy: Mapping[str, float]) -> dict[str
 
 def _looks(lines: Mapping[str, Sequence[_Point]]) -> list[dict[str, Any]]:
     plain = [name for name in lines if name.startswith(display_name(BASELINE))]
-    known = looks([name for name in lines if name not in plain])
-    return [known[BASELINE] if name in plain else known[name] for name in lines]
+    known = looks([name for name in lines if name not in plain]) | dict(
+        zip(plain, plain_looks(len(plain)), strict=True)
+    )
+    return [known[name] for name in lines]
 
 
 def _draw_line(axes: Axes, name: str, points: Sequence[_Point], look: Mapping[str, Any], norm: Any) -> None:
     from matplotlib import colormaps
 
     flops, throughput = [point.flops for point in points], [point.throughput for point in points]
-    fill = look["color"] if norm is None else "white"
+    fill = look.get("markerfacecolor", look["color"]) if norm is None else "white"
     size = 9.0 if look["marker"] == "*" else 5.5
     axes.plot(
         flops, throughput, color=look["color"], marker=look["marker"], markersize=size, markerfacecolor=fill,
