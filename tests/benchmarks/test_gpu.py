@@ -84,7 +84,7 @@ def test_a_step_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypa
 @pytest.mark.slow
 def test_a_bare_interpreter_is_enough(tmp_path: Path) -> None:
     """No decoder, no pictures, no command line: the machine with the GPU may lack them."""
-    missing = ("av", "matplotlib", "torchvision", "torchcodec", "PIL", "rich", "typer", "psutil", "hypothesis")
+    missing = ("av", "matplotlib", "torchvision", "torchcodec", "PIL", "rich", "typer", "hypothesis")
     script, steps = Path(gpu.__file__), ("onevision", "video", "qwen", "roofline", "load")
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r})); sys.path.insert(0, {str(script.parent)!r}); "
