@@ -28,7 +28,7 @@ _STRONG, _STEADY = 0.05, 0.9
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class HeatMap:
     """The attention received in one clip.
 
@@ -57,7 +57,7 @@ class HeatMap:
         return scaled
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Stripes:
     """How far places of high attention stay where they are.
 
