@@ -86,7 +86,7 @@ def test_the_pictures_are_the_largest_that_fit_and_resized_by_the_processor(fami
     qa.processor.video_processor.size = size
     assert torch.equal(qa.prepare_inputs(video, QUESTION)["pixel_values_videos"], limited["pixel_values_videos"])
     higher = {"size": {**size, "longest_edge": size["longest_edge"] + 1}}
-    grid = preprocess(qa.processor, qa._prompt(QUESTION, video), video, higher)["video_grid_thw"][0]
+    grid = preprocess(qa.processor, qa._prompt(QUESTION, video), video, options=higher)["video_grid_thw"][0]
     assert grid.prod() // 4 > budget
 
 

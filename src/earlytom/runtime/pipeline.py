@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import nn
 
-from earlytom.errors import CompressionError, EarlyTomError, ModelError, shown, shown_cause
+from earlytom.errors import CompressionError, shown
 from earlytom.methods import make_method
 from earlytom.models import open_model
-from earlytom.models.checkpoint.templates import write_prompt
 from earlytom.runtime.answer import Answer, describe_source, frames_left
+from earlytom.runtime.asking import (
+    check_no_placeholder,
+    check_questions,
+    conversation_prompt,
+    generation_options,
+    new_tokens,
+)
 from earlytom.runtime.compression import compress
 from earlytom.runtime.devices import computing_devices, synchronize
 from earlytom.runtime.loading import load_model
 from earlytom.runtime.preprocessing import preprocess, to_model
 from earlytom.runtime.shared_clip import share_clip
-from earlytom.runtime.streaming import AnyOf, Cancellation, Watch, pieces_of
+from earlytom.runtime.streaming import Cancellation, Watch, streamed
 from earlytom.runtime.token_budget import Fitted, check_kept_to, check_max_tokens, fit
 from earlytom.runtime.turns import turns_of
 from earlytom.video import Limits, Sampling, Video, read_video
 
 if TYPE_CHECKING:
+    import torch
+
     from earlytom.methods.base import Method
     from earlytom.video import Decoder, Source
 
@@ -136,31 +142,20 @@ class VideoQA:
         return fit(self.processor, self.model, lambda clip: self._prompt(question, clip), video, max_tokens)
 
     def _host_inputs(self, fitted: Fitted, question: str, max_tokens: int | None) -> Mapping[str, Any]:
-        inputs = preprocess(self.processor, self._prompt(question, fitted.video), fitted.video, fitted.options)
+        inputs = preprocess(self.processor, self._prompt(question, fitted.video), fitted.video, options=fitted.options)
         check_kept_to(self.model, inputs, max_tokens)
         return inputs
-
-    def _check_question(self, question: str) -> None:
-        for name in ("video_token", "image_token"):
-            token = getattr(self.processor, name, None)
-            if token and token in question:
-                raise CompressionError(f"the question holds the model's own placeholder {token!r}; leave it out")
 
     def _prompt(self, question: str, video: Video) -> str:
         """What the chat template makes of one question about one video.
 
         A processor may offer ``instruction(video)``: text that its model expects before the question.
         """
-        self._check_question(question)
+        check_no_placeholder(self.processor, "question", question)
         instruction = getattr(self.processor, "instruction", None)
         question = question if instruction is None else instruction(video) + question
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-        try:
-            return write_prompt(self.processor, conversation)
-        except EarlyTomError:
-            raise
-        except Exception as error:  # a template is a program that came with the checkpoint
-            raise ModelError(f"the processor's chat template cannot write the prompt: {shown_cause(error)}") from error
+        return conversation_prompt(self.processor, conversation)
 
     def ask(
         self,
@@ -199,7 +194,7 @@ class VideoQA:
                 compression could not run as promised.
         """
         watch = Watch(cancelled)
-        options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
+        options = generation_options(self.processor, generation | {"max_new_tokens": max_new_tokens}, watch, on_text)
         read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
         (answer,) = self._answer(read, [question], method, max_tokens, watch, options)
         return answer
@@ -250,7 +245,7 @@ class VideoQA:
         if not questions:
             return []
         watch = Watch(cancelled)
-        options = self._options(generation | {"max_new_tokens": max_new_tokens}, watch, None)
+        options = generation_options(self.processor, generation | {"max_new_tokens": max_new_tokens}, watch, None)
         read = partial(self.read, video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance)
         return self._answer(read, questions, method, max_tokens, watch, options)
 
@@ -264,13 +259,7 @@ class VideoQA:
         options: dict[str, Any],
     ) -> list[Answer]:
         """Answer one question, or several in a batch."""
-        for question in questions:
-            if not isinstance(question, str):
-                raise CompressionError(f"a question must be text, got {shown(question)}")
-        if not all(question.strip() for question in questions):
-            raise CompressionError("the question is empty")
-        for question in questions:
-            self._check_question(question)
+        check_questions(self.processor, questions)
         check_max_tokens(max_tokens)
         method = make_method(method)
         started = time.perf_counter()
@@ -308,17 +297,10 @@ class VideoQA:
                 preprocessing=preprocessed - decoded,
                 trace=trace,
             )
-            for new, clip in zip(self._new_tokens(output, inputs, options), trace.videos, strict=True)
+            for new, clip in zip(
+                new_tokens(self.model, output, inputs["input_ids"], options), trace.videos, strict=True
+            )
         ]
-
-    def _new_tokens(self, output: Any, inputs: dict[str, Any], options: dict[str, Any]) -> list[list[int]]:
-        """The generated ids of each prompt (its first sequence), up to its end token where it has one."""
-        sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        prompts, length = inputs["input_ids"].shape
-        end = options.get("eos_token_id", self.model.generation_config.eos_token_id)  # type: ignore[union-attr]
-        ends = set(end if isinstance(end, list) else [end])
-        rows = sequences[:: sequences.shape[0] // prompts, length:].tolist()
-        return [row[: next((place for place, new in enumerate(row, 1) if new in ends), None)] for row in rows]
 
     def stream(
         self,
@@ -334,30 +316,4 @@ class VideoQA:
         Closing the iterator early stops the generation after its next token. So does ``cancelled``, behind which the
         iterator ends with what there is. ``on_text`` gets the same pieces, in the thread that generates.
         """
-        closed = threading.Event()
-
-        def answer(put: Callable[[str], None]) -> None:
-            def both(text: str) -> None:
-                put(text)
-                if on_text is not None:
-                    on_text(text)
-
-            self.ask(video, question, on_text=both, cancelled=AnyOf(closed, cancelled), **options)
-
-        return pieces_of(answer, closed)
-
-    def _options(
-        self, generation: dict[str, Any], watch: Watch, on_text: Callable[[str], None] | None
-    ) -> dict[str, Any]:
-        """The caller's options of ``generate``, with the watch and, where text is wanted, a streamer."""
-        from transformers import StoppingCriteriaList, TextStreamer
-
-        criteria = [*(generation.get("stopping_criteria") or []), watch]
-        options = {"do_sample": False, **generation, "stopping_criteria": StoppingCriteriaList(criteria)}
-        if on_text is None:
-            return options
-        if (generation.get("num_beams") or 1) > 1:
-            raise CompressionError("text cannot be streamed from beam search; leave num_beams or on_text out")
-        streamer = TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        streamer.on_finalized_text = lambda text, stream_end=False: on_text(text) if text else None
-        return options | {"streamer": streamer}
+        return streamed(partial(self.ask, video, question, **options), on_text, cancelled)

@@ -21,36 +21,39 @@ __all__ = ["frames_per_grid", "preprocess", "to_model", "told_as_refusal"]
 
 
 def preprocess(
-    processor: Any, prompt: str, video: Video, options: Mapping[str, Any] | None = None
+    processor: Any, prompt: str, *videos: Video, options: Mapping[str, Any] | None = None
 ) -> Mapping[str, Any]:
-    """What a processor makes of a prompt about a video.
+    """What a processor makes of a prompt about one video or several.
 
     Args:
         processor: the model's processor.
         prompt: as the chat template wrote it.
-        video: its frames, which go in as they are. A clip that is shorter than one temporal grid is filled up with its
-            last frame, as processors fill up the last grid of a longer one (Qwen3-VL's refuses to fill up the first).
+        videos: their frames go in as they are. A clip that is shorter than one temporal grid is filled up with its last
+            frame, as processors fill up the last grid of a longer one (Qwen3-VL's refuses to fill up the first).
         options: of the video processor, besides its own.
 
     Returns:
-        The processor's output, on the host. What it tells the model about time comes from ``video.timestamps``; of
-        frames without a clock a processor assumes a rate (24 a second in the Qwen families).
+        The processor's output, on the host. What it tells the model about time comes from ``timestamps``; of frames
+        without a clock a processor assumes a rate (24 a second in the Qwen families).
 
     Raises:
-        VideoError: the processor refuses the frames or fails on them, or ``video.timestamps`` are no times of theirs.
+        VideoError: the processor refuses the frames or fails on them, or ``timestamps`` are no times of theirs.
     """
-    missing = max(0, frames_per_grid(processor) - len(video.frames))
-    frames = np.concatenate([video.frames, *[video.frames[-1:]] * missing]) if missing else video.frames
-    with told_as_refusal(video):
+    missing = [max(0, frames_per_grid(processor) - len(video.frames)) for video in videos]
+    with told_as_refusal(*videos):
         made: Mapping[str, Any] = processor(
             text=[prompt],
-            videos=[frames],
-            video_metadata=[_metadata(video, missing)],
+            videos=[_filled_up(video, count) for video, count in zip(videos, missing, strict=True)],
+            video_metadata=[_metadata(video, count) for video, count in zip(videos, missing, strict=True)],
             do_sample_frames=False,
             return_tensors="pt",
             **({"videos_kwargs": dict(options)} if options else {}),
         )
     return made
+
+
+def _filled_up(video: Video, missing: int) -> np.ndarray:
+    return np.concatenate([video.frames, *[video.frames[-1:]] * missing]) if missing else video.frames
 
 
 def frames_per_grid(processor: Any) -> int:
@@ -59,16 +62,17 @@ def frames_per_grid(processor: Any) -> int:
 
 
 @contextmanager
-def told_as_refusal(video: Video) -> Iterator[None]:
-    """Turn whatever a processor raises over a video's frames into a `VideoError` that names the video."""
+def told_as_refusal(*videos: Video) -> Iterator[None]:
+    """Turn whatever a processor raises over the frames of videos into a `VideoError` that names these."""
     try:
         yield
     except EarlyTomError:
         raise
     except Exception as error:  # processors refuse frames by errors of all kinds, and none of them names the file
+        sources = ", ".join(source_name(video.source) for video in videos)
+        shapes = ", ".join(str(video.frames.shape) for video in videos)
         raise VideoError(
-            f"{source_name(video.source)}: the model's processor refuses frames of the shape {video.frames.shape}: "
-            f"{shown_cause(error)}"
+            f"{sources}: the model's processor refuses frames of the shape {shapes}: {shown_cause(error)}"
         ) from error
 
 

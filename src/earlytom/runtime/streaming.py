@@ -13,7 +13,7 @@ import torch
 from earlytom.errors import CompressionError, shown
 from earlytom.runtime.turns import current_taker, work_inside
 
-__all__ = ["AnyOf", "Cancellation", "Watch", "pieces_of"]
+__all__ = ["AnyOf", "Cancellation", "Watch", "pieces_of", "streamed"]
 
 
 class Cancellation(Protocol):
@@ -81,3 +81,26 @@ def pieces_of(answer: Callable[[Callable[[str], None]], object], closed: threadi
         thread.join()
     if failure:
         raise failure[0]
+
+
+def streamed(
+    ask: Callable[..., object], on_text: Callable[[str], None] | None, cancelled: Cancellation | None
+) -> Iterator[str]:
+    """Yield an answer piece by piece.
+
+    Args:
+        ask: gets ``on_text`` and ``cancelled``.
+        on_text: gets the same pieces, in the thread that generates.
+        cancelled: stops the answer, as closing the iterator does.
+    """
+    closed = threading.Event()
+
+    def answer(put: Callable[[str], None]) -> None:
+        def both(text: str) -> None:
+            put(text)
+            if on_text is not None:
+                on_text(text)
+
+        ask(on_text=both, cancelled=AnyOf(closed, cancelled))
+
+    return pieces_of(answer, closed)
