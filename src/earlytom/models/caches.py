@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["given_cache", "returned_cache"]
+__all__ = ["cache_argument", "given_cache", "returned_cache"]
+
+
+def cache_argument(call: Callable[..., Any]) -> str:
+    """What the ``forward`` of a model or of its language model calls the cache among its arguments."""
+    return "cache" if "cache" in inspect.signature(call).parameters else "past_key_values"
 
 
 def given_cache(arguments: Mapping[str, Any]) -> Any | None:

@@ -17,6 +17,7 @@ __all__ = [
     "brings_pixels",
     "check_cache_grows",
     "check_generation",
+    "effective",
     "named_arguments",
     "warn_about_cache",
     "with_mask",
@@ -73,7 +74,7 @@ def check_generation(arguments: Mapping[str, Any], defaults: Any, *, reduces_in_
         CompressionError: such a feature is asked for.
     """
     for name, feature in _REFUSED.items():
-        if _effective(name, arguments, defaults) not in (None, False):
+        if effective(name, arguments, defaults) not in (None, False):
             raise CompressionError(f"{feature} ({name}) is not supported while a video is compressed; leave it out")
     if arguments.get("cache_implementation") == "paged":
         raise CompressionError("continuous batching (cache_implementation='paged') is not supported while compressing")
@@ -106,7 +107,7 @@ def warn_about_cache(arguments: Mapping[str, Any], defaults: Any, *, stacklevel:
         defaults: the model's own generation configuration.
         stacklevel: whose line the warning names, see `warnings.warn`.
     """
-    if _effective("use_cache", arguments, defaults) is False:
+    if effective("use_cache", arguments, defaults) is False:
         warnings.warn(
             "use_cache=False has no effect while a video is compressed: transformers' generate() always caches a "
             "prompt that starts from embeddings, as a compressed one does. The answer is the same",
@@ -120,7 +121,7 @@ def with_mask(arguments: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     if arguments.get("attention_mask") is not None or arguments.get("input_ids") is None:
         return dict(arguments)
     ids: Tensor = arguments["input_ids"]
-    pad, end = _effective("pad_token_id", arguments, defaults), _effective("eos_token_id", arguments, defaults)
+    pad, end = effective("pad_token_id", arguments, defaults), effective("eos_token_id", arguments, defaults)
     ends = end if isinstance(end, list) else [end]
     mask = torch.ones_like(ids) if pad is None or pad in ends else (ids != pad).long()
     return {**arguments, "attention_mask": mask}
@@ -137,8 +138,8 @@ def with_new_token_limits(arguments: Mapping[str, Any], defaults: Any) -> dict[s
     changed = dict(arguments)
     prompt = arguments["input_ids"].shape[1]
     for limit, new in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
-        value = _effective(limit, arguments, defaults)
-        if not value or _effective(new, arguments, defaults) is not None:
+        value = effective(limit, arguments, defaults)
+        if not value or effective(new, arguments, defaults) is not None:
             continue
         if limit == "max_length" and value <= prompt:
             raise CompressionError(
@@ -151,9 +152,9 @@ def with_new_token_limits(arguments: Mapping[str, Any], defaults: Any) -> dict[s
 
 def _check_inside_llm(arguments: Mapping[str, Any], defaults: Any) -> None:
     """Refuse what a method that acts inside the language model cannot work with."""
-    if _effective("guidance_scale", arguments, defaults) not in (None, 1, 1.0):
+    if effective("guidance_scale", arguments, defaults) not in (None, 1, 1.0):
         raise CompressionError("guidance_scale runs the model twice a step, which inner-LLM merging does not support")
-    implementation = _effective("cache_implementation", arguments, defaults)
+    implementation = effective("cache_implementation", arguments, defaults)
     # Stock takes "hybrid" for no choice at all: it was the default of old checkpoints.
     if implementation not in (None, "hybrid", *_GROWING):
         raise CompressionError(
@@ -163,7 +164,7 @@ def _check_inside_llm(arguments: Mapping[str, Any], defaults: Any) -> None:
     check_cache_grows(given_cache(arguments))
 
 
-def _effective(name: str, arguments: Mapping[str, Any], defaults: Any) -> Any:
+def effective(name: str, arguments: Mapping[str, Any], defaults: Any) -> Any:
     """What ``generate`` would go by: the call's own argument, its ``generation_config``, the model's, in this order."""
     for value in (
         arguments.get(name),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from earlytom.methods.base import Method
+    from earlytom.runtime.sessions import VideoSession
     from earlytom.video import Decoder, Source
 
 __all__ = ["Answer", "VideoQA", "load"]
@@ -156,6 +157,62 @@ class VideoQA:
         question = question if instruction is None else instruction(video) + question
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
         return conversation_prompt(self.processor, conversation)
+
+    def open(
+        self,
+        *videos: Source | Video,
+        method: Method | str = "earlytom",
+        sampling: Sampling | None = None,
+        decoder: Decoder = "pyav",
+        limits: Limits = _LIMITS,
+        damage_tolerance: float = 0.0,
+        system: str | None = None,
+        max_history: int | None = None,
+    ) -> VideoSession:
+        """Open a conversation: the videos are read, encoded and prefilled here, each question prefills only itself.
+
+        Args:
+            videos: one or several, see `read`; the model sees them in this order.
+            method: a compression method that acts before the language model, or its name and options as text.
+            sampling, decoder, limits, damage_tolerance: how to read them, see `read`.
+            system: the system prompt; ``None``: what the chat template has by itself.
+            max_history: how many past questions, with their answers, stand before the next one; ``None``: all.
+
+        Returns:
+            The session, which ``with`` closes.
+
+        Raises:
+            VideoError: a video cannot be read.
+            MethodError: the method is unknown, does not fit the model, or acts inside the language model.
+            ModelError: the chat template fails, the language model forgets, or the model is inside an
+                `earlytom.compress` block.
+            CompressionError: no video is given, an argument is not allowed, the chat template writes what cannot be
+                kept, or the context is too small.
+        """
+        from earlytom.runtime.sessions.opening import check_talk, open_session
+
+        if not videos:
+            raise CompressionError("open() needs a video to talk about; several are given one by one")
+        method = make_method(method)
+        check_talk(self.model, self.processor, method, system, max_history)
+        started = time.perf_counter()
+        frames = [
+            self.read(video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance) for video in videos
+        ]
+        seconds = time.perf_counter() - started
+        return open_session(
+            self.model, self.processor, frames, method, system=system, max_history=max_history, seconds=seconds
+        )
+
+    def load_session(self, path: str | Path) -> VideoSession:
+        """Go on with a conversation that `VideoSession.save` wrote. The file may come from anybody: it is only data.
+
+        Raises:
+            CompressionError: the file cannot be read, is damaged, or was written with another model or other weights.
+        """
+        from earlytom.runtime.sessions.files import read_session
+
+        return read_session(Path(path), self.model, self.processor)
 
     def ask(
         self,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from earlytom.runtime.llm_stage import LlmStage
     from earlytom.trace import CallTrace
 
-__all__ = ["ActiveCall", "Block", "Router", "call_being_served", "enter"]
+__all__ = ["ActiveCall", "Block", "Router", "call_being_served", "check_outside", "enter"]
 
 Stock = Callable[..., Any]
 """A call of the model as it was before."""
@@ -307,6 +307,19 @@ def _groups(layers: bool) -> tuple[str, ...]:
     return ("model", "layers") if layers else ("model",)
 
 
+def _check_free(router: Router | None) -> None:
+    if router is not None and router.block is not None:
+        raise ModelError(
+            "this model is already inside an earlytom.compress block; leave it (or close() it) before entering "
+            "another one"
+        )
+
+
+def check_outside(model: nn.Module) -> None:
+    """Raise `ModelError` where a block serves the calls of a stock model."""
+    _check_free(vars(model).get(_ROUTER))
+
+
 def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block, compiled: Sequence[nn.Module] = ()) -> Router:
     """Let a block serve the calls of a model until `Router.leave`.
 
@@ -315,11 +328,7 @@ def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block, compiled:
     """
     with _LOCK:
         router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers, compiled))
-        if router.block is not None:
-            raise ModelError(
-                "this model is already inside an earlytom.compress block; leave it (or close() it) before entering "
-                "another one"
-            )
+        _check_free(router)
         router.hold(layers=block.acts_in_llm)
         router.block = block
     return router
