@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["read_session", "write_session"]
 
 _RECORD = "earlytom_session"
+_HIGHEST = 1 << 31
 
 
 def write_session(path: Path, state: SessionState, model: nn.Module) -> None:
@@ -150,8 +151,7 @@ def _positions(tensors: dict[str, Tensor], host: Host, length: int, next_positio
     axes = tensors["positions"].shape[0] if "positions" in tensors and tensors["positions"].dim() == 3 else 4
     if axes not in (3, 4):
         raise CompressionError(f"its positions have {axes} axes, not 3 or 4")
-    highest = max(length, next_position)
-    return _whole_numbers(tensors, "positions", (axes, 1, length), highest)
+    return _whole_numbers(tensors, "positions", (axes, 1, length), _HIGHEST)
 
 
 def _whole_numbers(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], stop: int) -> Tensor:

@@ -115,46 +115,51 @@ def prefill_videos(
         CompressionError: the processor changed what comes behind the videos; or see `earlytom.runtime.encode`.
     """
     plans = check_session_method(method, host)
-    call = host.open(_without_tail(inputs, tail))
+    _check_tail(inputs["input_ids"], tail)
+    call = host.open(inputs)
     if call is None:
         raise CompressionError("the chat template wrote a prompt without a video")
     with torch.no_grad():
         prepared = prepare_call(call, method, plans.encoder, trace)
+        length = prepared.arguments["inputs_embeds"].shape[1] - len(tail)
         with trace.clock.stage("prefill"):
-            cache = _prefill(host.model.model.language_model, prepared)
+            cache = _prefill(host.model.model.language_model, prepared, length)
+    trace.prompt_tokens, trace.prefill_tokens = trace.prompt_tokens - len(tail), length
     positions = prepared.arguments.get("position_ids")
     prefix = VideoPrefix(
         head=tuple(head),
-        ids=_short_ids(call.prompt.ids, prepared).to(inputs["input_ids"].device),
-        positions=None if positions is None else positions.detach(),
-        next_position=cache.length if prepared.next_position is None else int(prepared.next_position),
-        prompt_tokens=call.prompt.ids.shape[1],
+        ids=_short_ids(call.prompt.ids, prepared)[:, :length].to(inputs["input_ids"].device),
+        positions=None if positions is None else positions[..., :length],
+        # Of the text behind a video all axes agree; where it goes on is the family's to say.
+        next_position=length if positions is None else int(positions[-1, 0, length]),
+        prompt_tokens=trace.prompt_tokens,
         placement=placement(host.language.layers),
     )
     return prefix, cache
 
 
-def _without_tail(inputs: Mapping[str, Any], tail: Sequence[int]) -> dict[str, Any]:
-    ids: Tensor = inputs["input_ids"]
-    stop = ids.shape[1] - len(tail)
-    if ids[0, stop:].tolist() != list(tail):
+def _check_tail(ids: Tensor, tail: Sequence[int]) -> None:
+    if not tail or ids[0, -len(tail) :].tolist() != list(tail):
         raise CompressionError(
             "the processor changed the text behind the videos, so that nothing of the prompt can be kept; ask one "
             "question at a time by ask()"
         )
-    return {name: value[:, :stop] if value.shape == ids.shape else value for name, value in inputs.items()}
 
 
-def _prefill(language_model: Any, prepared: PrefillInputs) -> KeptCache:
-    """Run the language model alone: what its head would say of the last visual token is not asked for."""
+def _prefill(language_model: Any, prepared: PrefillInputs, length: int) -> KeptCache:
+    """Run the language model alone on the first positions: what its head would say of a video is not asked for."""
     from transformers import DynamicCache
 
-    given = {name: prepared.arguments[name] for name in ("inputs_embeds", "attention_mask")}
-    if prepared.arguments.get("position_ids") is not None:
-        given["position_ids"] = prepared.arguments["position_ids"]
-    further = {name: make(1) for name, make in prepared.language_arguments.items()}
+    arguments = prepared.arguments
+    given = {name: arguments[name][:, :length] for name in ("inputs_embeds", "attention_mask")}
+    if arguments.get("position_ids") is not None:
+        given["position_ids"] = arguments["position_ids"][..., :length]
+    for name, make in prepared.language_arguments.items():
+        value = make(1)
+        whole = isinstance(value, Tensor) and value.shape == arguments["attention_mask"].shape
+        given[name] = value[:, :length] if whole else value
     cache = DynamicCache()
-    language_model(**given, **further, **{cache_argument(language_model.forward): cache}, use_cache=True)
+    language_model(**given, **{cache_argument(language_model.forward): cache}, use_cache=True)
     return KeptCache.of(cache)
 
 

@@ -39,7 +39,7 @@ class Talk:
     turns: tuple[tuple[str, str], ...] = ()
 
     def with_turn(self, processor: Any, question: str, answer: str) -> Talk:
-        """The same behind one more answer; placeholders that the model wrote would stand for videos that are not there."""
+        """The same behind one more answer, without placeholders, which would stand for videos that are not there."""
         for token in placeholders(processor):
             answer = answer.replace(token, "")
         turns = (*self.turns, (question, answer))
