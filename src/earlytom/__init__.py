@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from earlytom.runtime import compress, prepare
     from earlytom.runtime.answer import Answer
     from earlytom.runtime.pipeline import VideoQA, load
+    from earlytom.runtime.sessions import VideoSession
     from earlytom.shipped import sample_questions, sample_videos, shipped_model
     from earlytom.trace import Trace
     from earlytom.video import Limits, Sampling, Video, read_video
@@ -65,6 +66,7 @@ _HOMES = {
     "Video": "earlytom.video",
     "VideoError": "earlytom.errors",
     "VideoQA": "earlytom.runtime.pipeline",
+    "VideoSession": "earlytom.runtime.sessions",
     "VisionZip": "earlytom.methods.visionzip",
     "compose": "earlytom.methods.compose",
     "compress": "earlytom.runtime",
@@ -106,6 +108,7 @@ __all__ = [
     "Video",
     "VideoError",
     "VideoQA",
+    "VideoSession",
     "VisionZip",
     "__version__",
     "compose",
