@@ -15,7 +15,7 @@ PUBLIC = [
     "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastV",
     "FastVID", "HoliTom", "InnerMerging", "Limits", "Method", "MethodError", "ModelError", "PruneVid", "PyramidDrop",
     "RandomSelection", "Reduction", "Sampling", "ToMe", "Trace", "Uncompressed", "UniformSubsampling", "Video",
-    "VideoError", "VideoQA", "VisionZip", "__version__", "compose", "compress", "load", "make_method",
+    "VideoError", "VideoQA", "VideoSession", "VisionZip", "__version__", "compose", "compress", "load", "make_method",
     "parse_method", "prepare", "read_video", "sample_questions", "sample_videos", "shipped_model",
 ]  # fmt: skip
 
