@@ -166,6 +166,7 @@ class VideoQA:
         decoder: Decoder = "pyav",
         limits: Limits = _LIMITS,
         damage_tolerance: float = 0.0,
+        max_tokens: int | None = None,
         system: str | None = None,
         max_history: int | None = None,
     ) -> VideoSession:
@@ -175,6 +176,7 @@ class VideoQA:
             videos: one or several, see `read`; the model sees them in this order.
             method: a compression method that acts before the language model, or its name and options as text.
             sampling, decoder, limits, damage_tolerance: how to read them, see `read`.
+            max_tokens: of one video, see `ask`.
             system: the system prompt; ``None``: what the chat template has by itself.
             max_history: how many past questions, with their answers, stand before the next one; ``None``: all.
 
@@ -189,20 +191,17 @@ class VideoQA:
             CompressionError: no video is given, an argument is not allowed, the chat template writes what cannot be
                 kept, or the context is too small.
         """
-        from earlytom.runtime.sessions.opening import check_talk, open_session
+        from earlytom.runtime.sessions.opening import check_opening, open_session
 
-        if not videos:
-            raise CompressionError("open() needs a video to talk about; several are given one by one")
         method = make_method(method)
-        check_talk(self.model, self.processor, method, system, max_history)
+        limited: dict[str, Any] = {"system": system, "max_history": max_history, "max_tokens": max_tokens}
+        check_opening(self.model, self.processor, len(videos), method, **limited)
         started = time.perf_counter()
         frames = [
             self.read(video, sampling, decoder, limits=limits, damage_tolerance=damage_tolerance) for video in videos
         ]
         seconds = time.perf_counter() - started
-        return open_session(
-            self.model, self.processor, frames, method, system=system, max_history=max_history, seconds=seconds
-        )
+        return open_session(self.model, self.processor, frames, method, **limited, seconds=seconds)
 
     def load_session(self, path: str | Path) -> VideoSession:
         """Go on with a conversation that `VideoSession.save` wrote. The file may come from anybody: it is only data.

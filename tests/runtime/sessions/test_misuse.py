@@ -41,6 +41,7 @@ def session(qa, video):
         ({"max_history": -1}, CompressionError, r"max_history must be .* got -1"),
         ({"max_history": True}, CompressionError, "got True"),
         ({"max_history": 1.5}, CompressionError, r"got 1\.5"),
+        ({"max_tokens": 0}, CompressionError, "max_tokens is 0"),
         ({"system": "see <video>"}, CompressionError, "the system prompt holds .* '<video>'"),
         ({"system": 3}, CompressionError, "must be text or None, got 3"),
     ],
@@ -55,6 +56,8 @@ def test_a_session_needs_a_video_that_can_be_read(qa) -> None:
         qa.open()
     with pytest.raises(VideoError, match="no such file"):
         qa.open("nowhere.mp4")
+    with pytest.raises(CompressionError, match="max_tokens is for one video, got 2"):
+        qa.open("nowhere.mp4", "nor.mp4", max_tokens=900)
 
 
 @pytest.mark.parametrize(

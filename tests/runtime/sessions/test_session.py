@@ -204,3 +204,15 @@ def test_placeholders_that_the_model_writes_do_not_stand_for_videos() -> None:
     processor = video_qa("llava_onevision").processor
     talk = Talk(videos=1).with_turn(processor, FIRST, "a <video> moves")
     assert talk.turns == ((FIRST, "a  moves"),)
+
+
+def test_a_budget_of_tokens_is_that_of_single_questions(qa) -> None:
+    video = read(qa)
+    whole = qa.ask(video, FIRST, method="none", max_new_tokens=1)
+    budget = whole.visual_tokens_uncompressed // 2
+    alone = qa.ask(video, FIRST, method=QUARTER, max_tokens=budget, max_new_tokens=4)
+    with qa.open(video, method=QUARTER, max_tokens=budget) as session:
+        answer = session.ask(FIRST, max_new_tokens=4)
+    assert 0 < answer.visual_tokens_uncompressed <= budget
+    for name in ("text", "visual_tokens", "visual_tokens_uncompressed", "frames", "temporal_grids"):
+        assert getattr(answer, name) == getattr(alone, name), name
