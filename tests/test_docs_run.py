@@ -15,12 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "docs/concepts.md", "docs/evaluation.md", "docs/video.md", "docs/benchmark.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/concepts.md",
+        "docs/evaluation.md",
+        "docs/video.md",
+        "docs/benchmark.md",
+        "docs/sessions.md",
+    ],
 )
-def test_python_blocks_run(document, monkeypatch) -> None:
+def test_python_blocks_run(document, monkeypatch, tmp_path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
     module = types.ModuleType("documentation")
+    monkeypatch.chdir(tmp_path)  # for what they write
     monkeypatch.setitem(sys.modules, "documentation", module)  # dataclasses look their module up
     for block in blocks:
         exec(compile(block, document, "exec"), module.__dict__)
