@@ -471,3 +471,33 @@ def test_token_counts_at_true_size() -> None:
     (grid,) = host.open({"input_ids": ids, "pixel_values": pixels}).grids
     assert (grid.frames, grid.rows, grid.columns, grid.tokens) == (32, 16, 16, 8192)
     assert host.shape.depth == 24
+
+
+def test_prompts_about_one_expanded_clip_get_what_each_gets_alone(model) -> None:
+    """Also with two clips a prompt, or an image beside the clip, where the encoder sees all of them."""
+    options = {"max_new_tokens": 3, "do_sample": False}
+    for sample, encoded in (([clip(12, 0)], 12), ([clip(6, 0), clip(6, 1)], 24)):
+        alone = batch([sample])
+        pixels, runs = alone["pixel_values"], []
+        shared = {"input_ids": alone["input_ids"].repeat(2, 1), "attention_mask": alone["attention_mask"].repeat(2, 1)}
+        hook = lambda _, args, runs=runs: runs.append(len(args[0]))  # noqa: E731
+        with earlytom.compress(model, QUARTER) as trace:
+            expected = model.generate(**alone, **options)
+            handle = model.model.vision_tower.embeddings.register_forward_pre_hook(hook)
+            found = model.generate(**shared, pixel_values=pixels.expand(2, *pixels.shape), **options)
+            handle.remove()
+        assert runs == [encoded]
+        assert len(trace.videos) == 2 * len(sample)
+        assert torch.equal(found, expected.expand(2, -1))
+
+
+def test_an_image_beside_an_expanded_clip_goes_to_every_prompt(model) -> None:
+    alone = image(batch([[clip(6, 0)]]), 0)
+    pixels = alone["pixel_values"]
+    shared = {"input_ids": alone["input_ids"].repeat(2, 1), "attention_mask": alone["attention_mask"].repeat(2, 1)}
+    with earlytom.compress(model, QUARTER):
+        expected = model.generate(**alone, max_new_tokens=3, do_sample=False)
+        found = model.generate(
+            **shared, pixel_values=pixels.expand(2, *pixels.shape), max_new_tokens=3, do_sample=False
+        )
+    assert torch.equal(found, expected.expand(2, -1))

@@ -147,10 +147,15 @@ class _InternVLCall(VideoCall):
         super().__init__(host, inputs, prompt)
         self._pictures = pictures
 
+    @property
+    def repeats_one_clip(self) -> bool:
+        pixels, alike = self.inputs["pixel_values"], set(self.grids) == {self.grids[0]}
+        return pixels.dim() == 5 and not self._pictures.images and alike and len(self.grids) == pixels.shape[0]
+
     def read_grids(self) -> list[FrameGrid]:
         pictures, per_tile = self._pictures, _tokens_per_tile(self.config)
         lengths = [run.stop - run.start for run in (*pictures.frames(), *pictures.images)]
-        given = self.inputs["pixel_values"].shape[0]
+        given = self.inputs["pixel_values"].shape[:-3].numel()
         if sum(lengths) != given * per_tile or any(length % per_tile for length in lengths):
             raise CompressionError(
                 f"the prompt holds {sum(lengths)} placeholder tokens, but the {given} pictures in pixel_values need "
@@ -160,7 +165,7 @@ class _InternVLCall(VideoCall):
         return [FrameGrid(frames=len(clip), rows=side, columns=side) for clip in pictures.clips]
 
     def pixels(self, clips: Sequence[int]) -> Tensor:
-        pictures: Tensor = self.inputs["pixel_values"]
+        pictures = self._given()
         if len(clips) == len(self.grids) and not self._pictures.images:
             return pictures
         return pictures[tiles([run for clip in clips for run in self._pictures.clips[clip]])]
@@ -174,16 +179,25 @@ class _InternVLCall(VideoCall):
         embeds = self.model.get_input_embeddings()(short_ids)
         embeds = put_features(embeds, short.take(is_video, 0), torch.cat([tokens.features for tokens in ordered]))
         if self._pictures.images:
-            pixels = self.inputs["pixel_values"][tiles(self._pictures.images)]
+            pixels = self._given()[tiles(self._pictures.images)]
             of_images = self.model.model.get_image_features(pixels, return_dict=True).pooler_output
             is_image = (ids == self.config.image_token_id) & ~is_video
             embeds = put_features(embeds, short.take(is_image, 0), of_images)
         return prefill_inputs(self.inputs, self.prompt, short, embeds, _CONSUMED)
 
+    def _given(self) -> Tensor:
+        """[pictures, ...] of all prompts, or of the first one where they share a clip."""
+        pixels: Tensor = self.inputs["pixel_values"]
+        if pixels.dim() == 4:
+            return pixels
+        return pixels[0] if self.repeats_one_clip else pixels.flatten(0, 1)
+
 
 def _check_pixels(pixels: Any, size: tuple[int, ...]) -> None:
     shape = tuple(getattr(pixels, "shape", ()))
-    if len(shape) != 4 or 0 in shape or shape[-2:] != size:
+    # One clip that is expanded over several prompts has a dimension for these.
+    shared = len(shape) == 5 and shape[0] > 1 and pixels.stride(0) == 0
+    if not (len(shape) == 4 or shared) or 0 in shape or shape[-2:] != size:
         raise CompressionError(f"pixel_values must be [pictures, channels, {size[0]}, {size[1]}], got {shape}")
 
 

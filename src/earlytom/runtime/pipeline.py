@@ -272,8 +272,6 @@ class VideoQA:
     ) -> list[Answer]:
         """Answer several questions about one video in one batch; the video is read and encoded once.
 
-        (InternVL, whose processor hands frames over like still images, encodes it for every question.)
-
         Args:
             video: path, bytes, file object, frames, images, or a `Video`.
             questions: the questions.

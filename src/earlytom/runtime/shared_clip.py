@@ -25,8 +25,9 @@ def share_clip(processor: Any, inputs: Mapping[str, Any], prompts: Sequence[str]
         prompts: texts as the chat template wrote them, alike up to the clip's placeholder, with text only behind it.
 
     Returns:
-        Inputs for ``generate``. The clip is expanded, which `earlytom.compress` encodes once; packed patches get a
-        dimension for the clip. Other tensors that are packed (patches behind one another) are repeated.
+        Inputs for ``generate``. The clip is expanded, which `earlytom.compress` encodes once; packed patches, and
+        frames that are handed over like images, get a dimension for the clip. Other tensors that are packed (patches
+        behind one another) are repeated.
 
     Raises:
         CompressionError: the prompts differ before the clip, or the processor changed what comes behind it.
@@ -46,6 +47,8 @@ def share_clip(processor: Any, inputs: Mapping[str, Any], prompts: Sequence[str]
     for name, value in inputs.items():
         if value.shape == ids.shape:
             shared[name] = _widen_text(name, value[0, :head], tails, processor.tokenizer.pad_token_id or 0)
+        elif name == "pixel_values":  # frames that are handed over like still images
+            shared[name] = value.expand(len(prompts), *value.shape)
         elif value.shape[0] == 1:
             shared[name] = value.expand(len(prompts), *value.shape[1:])
         elif name == "pixel_values_videos" and value.dim() == 2:
