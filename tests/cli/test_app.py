@@ -16,7 +16,7 @@ from earlytom.cli import methods as methods_command
 from earlytom.cli.app import app
 from earlytom.methods import method_names
 
-COMMANDS = ("demo", "ask", "inspect", "methods", "models", "doctor")
+COMMANDS = ("demo", "ask", "chat", "inspect", "methods", "models", "doctor")
 
 
 def invoke(*arguments: object) -> Result:
@@ -104,6 +104,7 @@ def test_an_unforeseen_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 LIGHT = [
     ["--help"],
     ["ask", "--help"],
+    ["chat", "--help"],
     ["eval", "testbed", "--help"],
     ["methods"],
     ["methods", "earlytom", "--json"],

@@ -18,6 +18,7 @@ from earlytom.cli import (
     bench,
     bench_load,
     bench_roofline,
+    chat,
     convert,
     demo,
     doctor,
@@ -126,7 +127,16 @@ def _help_of(command: Callable[..., None]) -> str:
     )
 
 
-for _command in (demo.demo, ask.ask, inspect.inspect, methods.methods, models.models, convert.convert, doctor.doctor):
+for _command in (
+    demo.demo,
+    ask.ask,
+    chat.chat,
+    inspect.inspect,
+    methods.methods,
+    models.models,
+    convert.convert,
+    doctor.doctor,
+):
     _add_command(app, _command)
 
 _evaluations = typer.Typer(

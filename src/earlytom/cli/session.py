@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from earlytom.runtime.pipeline import VideoQA
     from earlytom.video import Sampling, Video
 
-__all__ = ["TTFT_SCOPE", "Session", "describe_device", "load_model", "open_session", "shipped_model_note"]
+__all__ = ["TTFT_SCOPE", "Session", "describe_device", "load_model", "open_session", "read_clip", "shipped_model_note"]
 
 TTFT_SCOPE = (
     "TTFT runs from generate() with everything on the device to the first token on the host: vision encoder, "
@@ -60,19 +60,27 @@ def open_session(choice: ModelChoice, clip: Clip) -> Session:
 
 def _load_and_read(choice: ModelChoice, clip: Clip, source: str | bytes | BinaryIO) -> tuple[VideoQA, Video]:
     """The model, and the video, which is read while torch is imported and the model loaded."""
-    from earlytom.video import read_video
-
-    def read(sampling: Sampling) -> Video:
-        return read_video(
-            source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
-        )
-
     likely = clip.sampling_for(_likely_frames(choice))
-    ahead = in_background(lambda: read(likely)) if _can_be_read_twice(source) else None
+    ahead = in_background(lambda: _read(clip, source, likely)) if _can_be_read_twice(source) else None
     qa = load_model(choice)
     wanted = clip.sampling_for(qa.default_frames)
     with status(f"reading {shortened(clip.path.name)}"):
-        return qa, ahead.result() if ahead is not None and wanted == likely else read(wanted)
+        return qa, ahead.result() if ahead is not None and wanted == likely else _read(clip, source, wanted)
+
+
+def read_clip(qa: VideoQA, clip: Clip) -> Video:
+    """Read a video for a model that has been loaded. Raises `VideoError`: it cannot be read."""
+    source, sampling = _source(clip), clip.sampling_for(qa.default_frames)
+    with status(f"reading {shortened(clip.path.name)}"):
+        return _read(clip, source, sampling)
+
+
+def _read(clip: Clip, source: str | bytes | BinaryIO, sampling: Sampling) -> Video:
+    from earlytom.video import read_video
+
+    return read_video(
+        source, sampling, decoder=clip.decoder, limits=clip.limits, damage_tolerance=clip.damage_tolerance
+    )
 
 
 def _can_be_read_twice(source: str | bytes | BinaryIO) -> bool:
