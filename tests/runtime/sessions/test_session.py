@@ -216,3 +216,22 @@ def test_a_budget_of_tokens_is_that_of_single_questions(qa) -> None:
     assert 0 < answer.visual_tokens_uncompressed <= budget
     for name in ("text", "visual_tokens", "visual_tokens_uncompressed", "frames", "temporal_grids"):
         assert getattr(answer, name) == getattr(alone, name), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_and_back(qa, tmp_path) -> None:
+    video = read(qa)
+    with qa.open(video, method=QUARTER) as session:
+        session.ask(FIRST, max_new_tokens=3)
+        session.save(tmp_path / "talk")
+    qa.model.to("cuda")
+    try:
+        with qa.load_session(tmp_path / "talk") as loaded, qa.open(video, method=QUARTER) as opened:
+            assert loaded.ask(SECOND, max_new_tokens=3).new_tokens == 3
+            for question in (FIRST, SECOND):
+                text, logits = asked(opened, question, max_new_tokens=3)
+                assert logits.is_cuda
+            assert len(opened.history) == 2
+    finally:
+        qa.model.to("cpu")
