@@ -51,6 +51,47 @@ def test_a_few_frames_of_a_damaged_file_are_right_or_refused() -> None:
                 assert video.damaged == ()
 
 
+def right_or_refused(data: bytes, frames: list[Any], sampling: Sampling, threads: int) -> bool:
+    """Read a damaged file: True where it is refused, else the pictures have to be those before the damage."""
+    try:
+        video = read_video(data, sampling, threads=threads)
+    except VideoError as error:
+        assert re.search(r": \d+ of \d+ frames can be decoded", str(error))  # noqa: PT017
+        return True
+    assert video.source_frames == len(frames)
+    assert np.array_equal(video.frames, np.stack([frames[i] for i in video.indices]))
+    return False
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("bframes", [0, 2, 4])
+@pytest.mark.parametrize("sampling", [Sampling(frames=6), Sampling(frames=3), Sampling(frames=6, near=0.5)])
+def test_a_lost_picture_is_not_taken_for_one_left_out(
+    clip: Factory, bframes: int, sampling: Sampling, threads: int
+) -> None:
+    """With a keyframe lost, all goes on from the group before, up to a picture that looks nothing like it was."""
+    options = {"g": "12", "bf": str(bframes), "sc_threshold": "0"}
+    data = clip("no_b", noise=True, options=options).read_bytes()
+    frames, _ = decode_all(data)
+    asked = read_video(data, sampling).indices
+    refused = {at for at in range(60) if right_or_refused(slice_damaged(data, at), frames, sampling, threads)}
+    # Keyframes on the way to a frame asked for, in the middle of the stretch and at its ends.
+    assert {at for at in range(0, 60, 12) if any(at <= index < at + 12 for index in asked)} <= refused
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mpeg2video", "libvpx-vp9"])
+def test_a_few_frames_of_other_codecs_are_right_or_refused(tmp_path: Path, codec: str, threads: int) -> None:
+    extra = {"options": {"x265-params": "log-level=none:keyint=10"}} if codec == "libx265" else {}
+    path = make_clip(tmp_path / "clip.mkv", **({"codec": codec} | LONG | extra | {"count": 30}))
+    data = path.read_bytes()
+    frames, _ = decode_all(data)
+    for sampling in (Sampling(frames=2), Sampling(frames=5), Sampling(frames=5, near=0.5)):
+        refused = [right_or_refused(gone(data, at, 12), frames, sampling, threads) for at in range(30)]
+        assert any(refused)
+        assert refused[0]
+
+
 # Bytes of a packet's place that belong to the container: what is left of a picture that is overwritten otherwise.
 HEADERS = {"mp4": 0, "avi": 8, "mkv": 12}
 

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 
 from earlytom.errors import VideoError
 from earlytom.video._colour import look_of
+from earlytom.video._h264 import is_reference
 from earlytom.video._integrity import missing_bytes
 from earlytom.video._near import take_near, told
 from earlytom.video._opening import open_stream, packets, plain
@@ -143,20 +144,22 @@ def decode_stretch(
     leading = min(wanted) >= starting and not (stretch.doubtful and stretch.start == 0)
     context = stream.codec_context
     # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not. Where
-    # the times are in doubt, every frame is a witness.
+    # the times are in doubt, every frame is a witness. Not left to the decoder (skip_frame): it then keeps silent about
+    # packets without a picture, and whether a frame is left out or lost would be anyone's guess.
     can_skip = context.name == "h264" and not stretch.doubtful
-    fed = given = 0
+    configuration = context.extradata or b""
+    expected: set[int] = set()
     latest = NO_TIME
 
     def take(frames: list[VideoFrame]) -> None:
-        nonlocal given, latest
+        nonlocal latest
         for frame in frames:
             picker.decoded += 1
-            given += 1
             # Decoders put frames out in presentation order.
-            if frame.is_corrupt or frame.pts is None or frame.pts <= latest:
+            if frame.is_corrupt or frame.pts is None or frame.pts <= latest or frame.pts not in expected:
                 raise UnusableError
             latest = frame.pts
+            expected.remove(frame.pts)
             if frame.pts in wanted:
                 picker.put(wanted.pop(frame.pts), frame)
 
@@ -166,10 +169,10 @@ def decode_stretch(
             if packet.size != table.size[at]:
                 raise UnusableError
             # Open GOP: frames shown before the starting keyframe refer to frames that were jumped over.
-            if not (leading and table.pts[at] < starting):
-                if can_skip:
-                    context.skip_frame = "DEFAULT" if at in positions else "NONREF"
-                fed += table.shown[at]
+            jumped = leading and table.pts[at] < starting
+            if not jumped and (at in positions or not can_skip or is_reference(bytes(packet), configuration)):
+                if table.shown[at]:
+                    expected.add(table.pts[at])
                 take(context.decode(packet))
             if at >= stretch.stop:
                 break
@@ -178,7 +181,7 @@ def decode_stretch(
     except FFmpegError as error:
         raise UnusableError from error
     # A codec found to reorder only now would not have raised doubts before.
-    if wanted or (given != fed and not can_skip) or bool(context.has_b_frames) != table.reorders:
+    if wanted or expected or bool(context.has_b_frames) != table.reorders:
         raise UnusableError
 
 
