@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 import earlytom
 from earlytom.errors import VideoError
 from earlytom.video import Limits, Sampling, Video, read_video
+from earlytom.video._whole import _missing
 
 from .clips import decode_all, make_clip, packet_places, slice_damaged
 from .conftest import Factory
+from .test_long import packets, table_of
 
 LONG: dict[str, Any] = {"count": 120, "noise": True, "options": {"g": "10", "bf": "2", "sc_threshold": "0"}}
 
@@ -134,6 +137,38 @@ def test_whole_pictures_of_any_number_of_rows_have_all(tmp_path: Path, height: i
     options = {"g": "8", "bf": "2", "flags": flags}
     path = make_clip(tmp_path / "clip.ts", codec="mpeg2video", count=10, width=32, height=height, options=options)
     assert read_video(path, Sampling(frames=None)).source_frames == 10
+
+
+@pytest.mark.parametrize(("suffix", "offset"), [("ts", 4), ("ts", 12), ("flv", 4), ("flv", 11)])
+def test_h264_pictures_that_the_decoder_drops_in_silence_are_counted(tmp_path: Path, suffix: str, offset: int) -> None:
+    """Behind a keyframe that the container lost, libav gives nothing for a while, and reports nothing."""
+    options = {"g": "12", "bf": "0", "sc_threshold": "0"}
+    data = make_clip(tmp_path / f"clip.{suffix}", noise=True, options=options).read_bytes()
+    place = packet_places(data)[24][0] + offset
+    data = data[:place] + b"\xa5" * 8 + data[place + 8 :]
+    assert len(decode_all(data)[0]) == 49
+    for sampling in (Sampling(frames=None), Sampling(frames=6)):
+        assert re.search(r": \d+ of 59 frames can be decoded", error_of(data, sampling))
+
+
+@pytest.mark.parametrize("settings", ["intra-refresh=1:bframes=0", "intra-refresh=1:bframes=3", "open-gop=1", "tff=1"])
+def test_recordings_cut_anywhere_are_not_damaged(tmp_path: Path, settings: str) -> None:
+    options = {"x264-params": f"keyint=12:scenecut=0:{settings}"}
+    data = make_clip(tmp_path / "clip.ts", noise=True, options=options).read_bytes()
+    for begin, _ in packet_places(data)[:36:3]:
+        frames, _ = decode_all(data[begin:])
+        assert read_video(data[begin:], Sampling(frames=None)).source_frames == len(frames)
+
+
+@pytest.mark.parametrize(
+    ("lost", "missing"),
+    [(set(), set()), ({44}, {43, 44, 45}), ({40, 44}, {39, 40, 41, 43, 44, 45}), ({4}, set()), ({58}, {57, 58, 59})],
+)
+def test_fields_that_are_packets_of_their_own_are_not_lost(lost: set[int], missing: set[int]) -> None:
+    """Of each two packets of an interlaced recording, the second gives no frame."""
+    stream: Any = SimpleNamespace(codec_context=SimpleNamespace(name="h264"), frames=0)
+    given = [at for at in range(0, 60, 2) if at not in lost]
+    assert _missing(stream, table_of(packets(60)), given) == missing
 
 
 def test_matroska_whose_first_keyframe_is_gone_does_not_start_later(clip: Factory) -> None:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Whole", "decode_from_start", "number_frames", "settled"]
 
-# Where the container does not declare a number of frames, it is that of packets with these codecs. Of H.264, the two
-# fields of a frame may be packets of their own.
+# Where the container does not declare a number of frames, it is that of packets with these codecs.
 _ONE_FRAME_A_PACKET = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "hevc", "vp8", "vp9", "av1"})
 
 # A packet that the demuxer marks because packets before it are missing may only be the end of a recording to which
@@ -161,12 +160,9 @@ def number_frames(container: InputContainer, stream: VideoStream, table: Table) 
     """
     damage = _Damage()
     given = [at for at, _ in decode_from_start(container, stream, table, damage)]
-    declared = stream.frames == table.packets or (
-        NO_TIME not in table.pts and stream.codec_context.name in _ONE_FRAME_A_PACKET
-    )
     timed = NO_TIME not in table.pts and container.format.name != "avi"
     timed = timed and all(table.pts[a] < table.pts[b] for a, b in pairwise(given))
-    bad = _bad(table, given, damage, declared)
+    bad = _bad(table, damage, _missing(stream, table, given))
     tainted = _tainted(table, bad) if timed else _around(table, bad)
     there = set(given)
     lost = [at for at in np.flatnonzero(tainted).tolist() if table.shown[at] and at not in there]
@@ -194,15 +190,24 @@ def _merged(given: list[int], lost: list[int]) -> list[int]:
     return order + lost[passed:]
 
 
-def _bad(table: Table, given: list[int], damage: _Damage, declared: bool) -> list[int]:
+def _missing(stream: VideoStream, table: Table, given: list[int]) -> set[int]:
+    """Positions of packets that gave no frame and should have, as far as is known how many frames there are."""
+    codec, timed = stream.codec_context.name, NO_TIME not in table.pts
+    every = stream.frames == table.packets or (timed and codec in _ONE_FRAME_A_PACKET)
+    if not every and not (timed and codec == "h264" and given):
+        return set()
+    # A recording of H.264 may be cut where the picture takes a whole group to build up (intra refresh).
+    begin = _first(table) if every else table.next_key(min(given))
+    missing = {at for at in range(begin, table.packets) if table.shown[at]} - set(given) - set(table.tiny)
+    # And the two fields of a frame may be packets of their own, of which the second gives none.
+    return missing if every else {at for at in missing if at - 1 in missing or at + 1 in missing}
+
+
+def _bad(table: Table, damage: _Damage, missing: set[int]) -> list[int]:
     """Positions of packets whose frame is lost or damaged."""
     first = _first(table)
-    leading = _leading(table, first)
-    bad = {at for at in damage.positions if at not in leading}
+    bad = missing.union(damage.positions) - _leading(table, first)
     bad.update(at for at in table.corrupt if at >= first and table.next_key(at) - at > _SEAM)
-    if declared:
-        expected = {at for at in range(first, table.packets) if table.shown[at]}
-        bad.update(expected - set(given) - set(table.tiny) - leading)
     return sorted(bad)
 
 
