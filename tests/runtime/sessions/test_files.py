@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from random import Random
 
 import pytest
 import torch
@@ -193,3 +194,24 @@ def test_positions_of_another_kind_are_refused(tmp_path) -> None:
     for changed, more in (({"next_position": 3}, {}), ({}, {"positions": torch.zeros(3, 1, 2, dtype=torch.int64)})):
         with pytest.raises(CompressionError, match="not numbers in the sequence"):
             qa.load_session(written(tmp_path / "odd", record | changed, tensors | more))
+
+
+def test_damaged_files_are_refused_or_harmless(qa, saved, tmp_path) -> None:
+    """Bytes of a file changed, left out and doubled, most of them where it says what it holds."""
+    random, whole, path = Random(0), saved[1].read_bytes(), tmp_path / "talk"
+    header = 8 + int.from_bytes(whole[:8], "little")
+    told: list[str] = []
+    for _ in range(300):
+        data = bytearray(whole)
+        place = random.randrange(header if random.random() < 0.8 else len(data))
+        length = random.choice([1, 1, 4, 64])
+        change = random.randrange(3)
+        data[place : place + length] = (random.randbytes(length), b"", data[place : place + length] * 2)[change]
+        path.write_bytes(data)
+        try:
+            with qa.load_session(path) as session:
+                session.ask(SECOND, max_new_tokens=1)
+        except CompressionError as error:
+            told.append(str(error))
+    assert len(told) > 200
+    assert max(map(len, told)) < 1000
