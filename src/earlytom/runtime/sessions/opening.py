@@ -13,7 +13,7 @@ from earlytom.runtime.asking import check_no_placeholder
 from earlytom.runtime.devices import computing_devices, synchronize
 from earlytom.runtime.preprocessing import preprocess, to_model
 from earlytom.runtime.router import check_outside
-from earlytom.runtime.sessions.prefix import check_session_method, prefill_videos
+from earlytom.runtime.sessions.prefix import VideoPrefix, check_session_method, prefill_videos
 from earlytom.runtime.sessions.seen import Seen
 from earlytom.runtime.sessions.session import SessionState, VideoSession
 from earlytom.runtime.sessions.talk import Talk, check_history, head_and_tail
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from earlytom.methods.base import Method
+    from earlytom.runtime.sessions.kept_cache import KeptCache
     from earlytom.video import Video
 
 __all__ = ["check_opening", "open_session"]
@@ -94,8 +95,7 @@ def open_session(
         CompressionError: the template or the processor writes what cannot be kept, or the context is too small.
     """
     host, devices, started = open_model(model), computing_devices(model), time.perf_counter()
-    talk = _talk(processor, videos, system, max_history)
-    videos, options = _fit(model, processor, talk, videos, max_tokens)
+    videos, options = _fit(model, processor, _talk(processor, videos, system, max_history), videos, max_tokens)
     talk = _talk(processor, videos, system, max_history)
     prompt = talk.prompt(processor, _ANY_QUESTION)
     head, tail = head_and_tail(processor, prompt, len(videos))
@@ -110,13 +110,16 @@ def open_session(
         prefix, cache = prefill_videos(host, method, inputs, head, tail, call)
         synchronize(devices)
     check_context(host.config, prefix, 0, 1)
-    for clip, video in zip(call.videos, videos, strict=True):
-        clip.source = describe_source(video)
     trace.calls.append(call)
-    state = SessionState(
-        method=method.describe(), prefix=prefix, seen=Seen.of(videos, call.videos), talk=talk, behind=Behind(cache)
-    )
-    return VideoSession(model, processor, state, trace)
+    return VideoSession(model, processor, _state(trace, videos, talk, prefix, cache), trace)
+
+
+def _state(trace: Trace, videos: Sequence[Video], talk: Talk, prefix: VideoPrefix, cache: KeptCache) -> SessionState:
+    """How a session begins; the trace is told where its clips came from."""
+    for clip, video in zip(trace.videos, videos, strict=True):
+        clip.source = describe_source(video)
+    seen = Seen.of(videos, trace.videos)
+    return SessionState(method=trace.method, prefix=prefix, seen=seen, talk=talk, behind=Behind(cache))
 
 
 def _talk(processor: Any, videos: Sequence[Video], system: str | None, max_history: int | None) -> Talk:
