@@ -70,6 +70,8 @@ class PaperModel:
         frames: of that clip; ``None`` where the vision side grows with tokens, for frames of any size.
         vision: what the table leaves for the vision side of that clip, uncompressed.
         true_operations: whether the language model is counted by true operations, not multiply-adds.
+        inner_merging: whether the table's rows of HoliTom and EarlyTom merge tokens inside the language model; ``None``
+            where neither the paper nor the figures settle it, so that both are told.
     """
 
     language: LanguageShape
@@ -77,6 +79,7 @@ class PaperModel:
     frames: int | None
     vision: float
     true_operations: bool = False
+    inner_merging: bool | None = True
 
     def language_flops(self, tokens: Sequence[int]) -> int:
         """What the table counts for the language model, where its layers get so many visual tokens."""
@@ -94,7 +97,12 @@ PAPER_MODELS: Mapping[str, PaperModel] = {
     ),
     "llava-video-7b": PaperModel(language=_QWEN2_7B, visual_tokens=64 * 196, frames=64, vision=148.9e12),
     "qwen2.5-vl-7b": PaperModel(
-        language=_QWEN2_7B, visual_tokens=23_000, frames=None, vision=42.2e12, true_operations=True
+        language=_QWEN2_7B,
+        visual_tokens=23_000,
+        frames=None,
+        vision=42.2e12,
+        true_operations=True,
+        inner_merging=None,
     ),
 }
 """The models of the paper's tables."""
@@ -175,6 +183,8 @@ class AccountingRow:
 
     Attributes:
         published: the row of the paper's table.
+        reading: how it was read, where the paper does not settle it and the row stands there once for each reading;
+            ``""`` for all others.
         language: the language model by the table's count.
         vision_left: what the published figure leaves for the vision side.
         formula: language model and constant together; ``None`` where frames merge in the encoder, since the paper does
@@ -184,6 +194,7 @@ class AccountingRow:
     """
 
     published: PublishedRow
+    reading: str = ""
     language: float
     vision_left: float | None
     formula: float | None
@@ -208,16 +219,33 @@ def account(
     if model not in PAPER_MODELS:
         raise EarlyTomError(f"the paper has no table for {shown(model)}; it has them for {', '.join(PAPER_MODELS)}")
     chosen = published_rows(model) if rows is None else rows
-    return [_account_row(PAPER_MODELS[model], row, count) for row in chosen]
+    found = PAPER_MODELS[model]
+    return [
+        _account_row(found, row, merged, reading, count)
+        for row in chosen
+        for merged, reading in _readings(found, row).items()
+    ]
 
 
-def _account_row(model: PaperModel, row: PublishedRow, count: Callable[[Sequence[int]], int] | None) -> AccountingRow:
-    tokens = _published_tokens(model, row)
+def _readings(model: PaperModel, row: PublishedRow) -> dict[bool, str]:
+    """Whether tokens merge inside the language model in a published row, and what to call that; both if unsettled."""
+    if row.method not in _INNER_MERGING or row.retention == 1:
+        return {False: ""}
+    if model.inner_merging is None:
+        return {False: "without inner merging", True: "with inner merging"}
+    return {model.inner_merging: ""}
+
+
+def _account_row(
+    model: PaperModel, row: PublishedRow, merged: bool, reading: str, count: Callable[[Sequence[int]], int] | None
+) -> AccountingRow:
+    tokens = _published_tokens(model, row, merged)
     language = model.language_flops(tokens) / _TERA
     merges = row.method == "earlytom"
     formula = None if merges else language + model.vision / _TERA
     return AccountingRow(
         published=row,
+        reading=reading,
         language=language,
         vision_left=None if row.tera_flops is None else row.tera_flops - language,
         formula=formula,
@@ -226,18 +254,18 @@ def _account_row(model: PaperModel, row: PublishedRow, count: Callable[[Sequence
     )
 
 
-# The settings that the methods' papers and the supplementary's Table 8 name.
+# The settings that the methods' papers and the supplementary's Table 8 name. Table 8 is about the LLaVA models.
 _INNER_LAYER, _INNER_SHARE = 18, 0.5
 _FASTV_LAYER, _FASTV_SHARE = 2, 0.2
 _PYRAMID_STAGES, _PYRAMID_SHARE = 4, 0.5
 _INNER_MERGING = ("holitom", "earlytom")
 
 
-def _published_tokens(model: PaperModel, row: PublishedRow) -> list[int]:
+def _published_tokens(model: PaperModel, row: PublishedRow, merged: bool) -> list[int]:
     """The visual tokens that each layer gets in the setting that a row was published for."""
     layers, entering = model.language.layers, round(row.retention * model.visual_tokens)
     shares: dict[int, float] = {}
-    if row.method in _INNER_MERGING and row.retention < 1:
+    if merged:
         shares = {_INNER_LAYER: _INNER_SHARE}
     elif row.method == "fastv":
         shares = {_FASTV_LAYER: _FASTV_SHARE}

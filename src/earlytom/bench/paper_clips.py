@@ -15,7 +15,7 @@ from earlytom.bench.tables import Table
 from earlytom.errors import EarlyTomError, shown
 from earlytom.runtime.flops import count_flops
 
-__all__ = ["accounting_table", "true_operations"]
+__all__ = ["accounting_table", "masked_operations", "true_operations"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,9 @@ def true_operations(name: str) -> Callable[[Sequence[int]], int]:
         name: of the model.
 
     Returns:
-        What takes the visual tokens in each layer of the language model, and gives true operations; text in the prompt
-        is left out, as the paper leaves it out.
+        What takes the visual tokens in each layer of the language model, and gives true operations: two for each
+        multiply-add, of causal attention the half that is not masked, as `earlytom.bench.work` counts them. Text in
+        the prompt is left out, as the paper leaves it out.
 
     Raises:
         EarlyTomError: the paper has no table for this model.
@@ -59,9 +60,20 @@ def true_operations(name: str) -> Callable[[Sequence[int]], int]:
     def count(tokens: Sequence[int]) -> int:
         after = {layer: left for layer, left in enumerate(tokens) if layer and left != tokens[layer - 1]}
         found = count_flops(model, inputs, frames=clip.grids, prefill_tokens=tokens[0], prefill_after=after)
-        return found.total
+        return found.total - masked_operations(model.config.text_config.hidden_size, tokens)
 
     return count
+
+
+def masked_operations(width: int, tokens: Sequence[int]) -> int:
+    """What causal attention need not do of its whole matrix, which `earlytom.runtime.flops` counts.
+
+    Args:
+        width: of all heads of queries together.
+        tokens: that each layer gets.
+    """
+    # Two products, two operations for each multiply-add, n (n - 1) / 2 pairs that do not see each other.
+    return sum(2 * n * (n - 1) * width for n in tokens)
 
 
 def _one_grid(model: Any, clip: _PaperClip) -> dict[str, torch.Tensor]:
@@ -90,15 +102,12 @@ def accounting_table(name: str) -> Table:
 
 def _cells(row: AccountingRow) -> tuple[str, ...]:
     numbers = (row.published.tera_flops, row.formula)
-    difference = (
-        "-" if row.difference is None else f"{round(row.difference, 1) + 0.0:+.1f}"
-    )  # + 0.0: no minus before zero
     others = (row.vision_left, row.true)
     return (
-        display_name(row.published.method),
+        ", ".join(filter(None, (display_name(row.published.method), row.reading))),
         f"{row.published.retention:.0%}",
         *map(_number, numbers),
-        difference,
+        "-" if row.difference is None else _signed(row.difference),
         *map(_number, others),
     )
 

@@ -174,7 +174,8 @@ def flops(
     """Print the FLOPs of the paper's tables beside its own formula and true operations, with the differences.
 
     Shapes are counted, nothing is computed. Where frames merge in the encoder the paper does not tell how many are
-    left: there stands what its figure leaves for the vision side. docs/reproduce.md says what the formula is.
+    left: there stands what its figure leaves for the vision side. Of causal attention true operations count the half
+    that is not masked, as 'earlytom bench' does. docs/reproduce.md says what the formula is.
     """
     from earlytom.bench.accounting import PAPER_MODELS
     from earlytom.bench.paper_clips import accounting_table
