@@ -45,10 +45,7 @@ def _vision_shares(document: Document) -> str:
     """The share of vision encoding in the time to the first token of all but EarlyTom."""
     parts = []
     for label in (BASELINE, *_OTHERS):
-        results = _of(document, label)
-        shares = [
-            100 * (median(result, "vision_encoding") or 0.0) / (median(result, "ttft") or 1.0) for result in results
-        ]
+        shares = [_percent(result, "vision_encoding") for result in _of(document, label)]
         parts.append(f"{display_name(label)} {_range(shares, '.0f', '%')}")
     return "vision encoding takes of the time to the first token: " + ", ".join(parts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from earlytom.bench.quartiles import percentile
 from earlytom.bench.rounds import take_turns
 from earlytom.bench.tables import Table
 from earlytom.errors import EarlyTomError
@@ -116,20 +116,6 @@ class Level:
             "ttft_values": [1000 * request.ttft for request in self.requests],
             "whole_values": [1000 * request.whole for request in self.requests],
         }
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of all do not exceed, linear between neighbours.
-
-    Raises:
-        EarlyTomError: there are no values, or the share is not within 0 and 1.
-    """
-    if not values or not 0 <= share <= 1:
-        raise EarlyTomError(f"a percentile needs values and a share from 0 to 1, got {len(values)} values and {share}")
-    place = share * (len(values) - 1)
-    ordered, below = sorted(values), math.floor(place)
-    above = min(below + 1, len(values) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def closed_loop(ask: Ask, *, concurrency: int, requests: int) -> Round:

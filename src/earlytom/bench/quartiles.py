@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from earlytom.errors import EarlyTomError
 
-__all__ = ["Quartiles"]
+__all__ = ["Quartiles", "percentile"]
 
 _DIGITS = 3
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` of all do not exceed, linear between neighbours.
+
+    Raises:
+        EarlyTomError: there are no values, or the share is not within 0 and 1.
+    """
+    if not values or not 0 <= share <= 1:
+        raise EarlyTomError(f"a percentile needs values and a share from 0 to 1, got {len(values)} values and {share}")
+    place = share * (len(values) - 1)
+    ordered, below = sorted(values), math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 @dataclass(frozen=True)
@@ -37,23 +51,17 @@ class Quartiles:
     @property
     def median(self) -> float:
         """The middle value, or the mean of the two in the middle."""
-        return self._cuts[1]
+        return percentile(self.values, 0.5)
 
     @property
     def lower(self) -> float:
         """The lower quartile, linear between the values."""
-        return self._cuts[0]
+        return percentile(self.values, 0.25)
 
     @property
     def upper(self) -> float:
         """The upper quartile, likewise."""
-        return self._cuts[2]
-
-    @property
-    def _cuts(self) -> list[float]:
-        if len(self.values) == 1:
-            return [self.values[0]] * 3
-        return statistics.quantiles(self.values, n=4, method="inclusive")
+        return percentile(self.values, 0.75)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON, three digits behind the point."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earlytom.bench.claims import CLAIMS
+from earlytom.bench.files import make_folder, write_texts
 from earlytom.bench.plots import draw_ttft_beside_paper, write_figure
 from earlytom.bench.plots.readings import BASELINE, display_name
 from earlytom.bench.published import SETTING, published_rows
 from earlytom.bench.results import BenchResults, Result
 from earlytom.bench.subjects import Subject, make_subjects
 from earlytom.bench.tables import Table
-from earlytom.errors import EarlyTomError, shortened
+from earlytom.errors import EarlyTomError
 from earlytom.methods import make_method, parse_method
 from earlytom.viz.heat_maps import HeatMap, draw_heat_maps, find_stripes
 
@@ -65,14 +66,6 @@ def bar_subjects(chart: BarChart, *, frames: int | None = None, attention: str =
     return make_subjects(methods, [frames or chart.frames], attention)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, unless it is there. Raises `EarlyTomError` when that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EarlyTomError(f"{shortened(folder)}: cannot be written: {error.strerror or error}") from error
-
-
 def write_bars(chart: BarChart, found: BenchResults, folder: Path) -> tuple[Table, list[str], list[Path]]:
     """Write a bar chart: picture, JSON document, and a Markdown text with what the supplementary says beside it.
 
@@ -92,9 +85,14 @@ def write_bars(chart: BarChart, found: BenchResults, folder: Path) -> tuple[Tabl
     if figure is None:
         raise EarlyTomError(f"nothing could be measured for {chart.name}: {_reasons(found)}")
     table, lines = _beside_paper(chart, found), _claim_lines(chart, document)
-    text = f"# {chart.name}\n\n{_listed(lines)}\n\n{table.to_markdown()}\n"
+    page = f"# {chart.name}\n\n{_listed(lines)}\n\n{table.to_markdown()}\n"
+    texts = {f"{chart.name}.json": _json(document), f"{chart.name}.md": page}
     written = write_figure(figure, folder, chart.name)
-    return table, lines, [*written, *_write_texts(folder, chart.name, {"json": _json(document), "md": text})]
+    return (
+        table,
+        lines,
+        [*written, *write_texts(folder, texts)],
+    )
 
 
 def _reasons(found: BenchResults) -> str:
@@ -182,7 +180,7 @@ def make_sheet(
     lines = [f"The supplementary: {FIGURE_6}", *map(_stripe_line, maps)]
     written = write_figure(figure, folder, "figure6")
     text = f"# figure6\n\n{_listed(lines)}\n\nMethod: `{chosen.describe()}`\n"
-    return Sheet(lines=lines, files=[*written, *_write_texts(folder, "figure6", {"md": text})])
+    return Sheet(lines=lines, files=[*written, *write_texts(folder, {"figure6.md": text})])
 
 
 def _stripe_line(heat_map: HeatMap) -> str:
@@ -199,13 +197,3 @@ def _listed(lines: Sequence[str]) -> str:
 
 def _json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2) + "\n"
-
-
-def _write_texts(folder: Path, name: str, texts: dict[str, str]) -> list[Path]:
-    paths = {folder / f"{name}.{ending}": text for ending, text in texts.items()}
-    try:
-        for path, text in paths.items():
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EarlyTomError(f"{shortened(folder / name)}: cannot be written: {error.strerror or error}") from error
-    return list(paths)

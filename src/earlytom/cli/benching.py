@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earlytom.bench.files import write_texts
 from earlytom.cli import choices
 from earlytom.cli.display import status
-from earlytom.errors import EarlyTomError, VideoError, shortened
+from earlytom.errors import VideoError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from earlytom.bench.clips import ClipSettings
     from earlytom.bench.whole import Clip
@@ -110,14 +111,3 @@ def open_clip(video: Path | None, settings: ClipSettings) -> Iterator[Clip]:
         with status("making a video"):
             write_clip(path, settings)
         yield Clip(path=path, made=settings)
-
-
-def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write files into a folder, which is made where it is missing. Raises `EarlyTomError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EarlyTomError(f"{shortened(folder)}: cannot be written: {error.strerror or error}") from error
-    return [folder / name for name in texts]

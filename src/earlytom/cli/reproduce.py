@@ -98,7 +98,8 @@ def figure6(
 
       earlytom reproduce figure6 a.mp4 b.mp4 --model llava-hf/llava-onevision-qwen2-7b-ov-hf --output sinks
     """
-    from earlytom.bench.reproduce import make_folder, make_sheet
+    from earlytom.bench.files import make_folder
+    from earlytom.bench.reproduce import make_sheet
     from earlytom.shipped import sample_videos
     from earlytom.video import Sampling
     from earlytom.viz.inspect import check_matplotlib
@@ -197,7 +198,8 @@ def _bars(
     seed: int,
 ) -> None:
     from earlytom.bench.clips import ClipSettings
-    from earlytom.bench.reproduce import BARS, bar_subjects, make_folder, write_bars
+    from earlytom.bench.files import make_folder
+    from earlytom.bench.reproduce import BARS, bar_subjects, write_bars
     from earlytom.viz.inspect import check_matplotlib
 
     chart = BARS[name]
