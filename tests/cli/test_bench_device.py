@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from earlytom.bench import ceilings
 from earlytom.cli import bench
 from earlytom.cli.app import app
+from earlytom.errors import EarlyTomError
 
 QUICK = ("--config", "tiny", "--frames", 4, "--device", "cpu")
 ROOFLINE = ("roofline", *QUICK, "--repeats", 1, "--warm-ups", 0, "--decoding-steps", 2)
@@ -81,6 +82,38 @@ def test_load_tells_rates_and_percentiles(clip: Path, tmp_path: Path, turns: boo
     assert kept["environment"]["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.parametrize("command", [ROOFLINE, LOAD], ids=["roofline", "load"])
+def test_budget_near_frames_and_preset_are_passed_on(command, clip: Path, tmp_path: Path) -> None:
+    options = ("--max-tokens", 33, "--near", 0.25, "--preset", "fast", "--methods", "earlytom,visionzip")
+    result = invoke(*command, *options, "--retention", 0.5, "--video", clip, "--output", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    kept = json.loads((tmp_path / f"{command[0]}.json").read_text())
+    settings = kept["settings"]
+    assert (settings["frames"], settings["near"], settings["max_tokens"], settings["preset"]) == (4, 0.25, 33, "fast")
+    assert (kept["clip"]["temporal_grids"], kept["clip"]["visual_tokens"]) == (2, 32)
+    if command is ROOFLINE:
+        methods = {found["name"]: found["method"] for found in kept["results"]}
+        assert "preset=fast" in methods["earlytom:preset=fast 50%"]
+    assert f"clip: clip.mp4, 4 frames, {kept['clip']['visual_tokens']} visual tokens" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["roofline", "load"])
+def test_frames_are_near_where_that_was_asked_for(name: str, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the clip is read with."""
+    from earlytom.runtime.pipeline import VideoQA
+
+    asked = []
+
+    def read(self, source, sampling=None, **options):
+        asked.append(sampling)
+        raise EarlyTomError("far enough")
+
+    monkeypatch.setattr(VideoQA, "read", read)
+    result = invoke(name, *QUICK, "--near", 0.25, "--video", clip)
+    assert "far enough" in result.stderr
+    assert [(sampling.frames, sampling.near) for sampling in asked] == [(4, 0.25)]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -92,6 +125,9 @@ def test_load_tells_rates_and_percentiles(clip: Path, tmp_path: Path, turns: boo
         (("load", "--callers", "2,1"), 2, "must be ascending, got 2,1"),
         (("load", "--callers", "none"), 2, "must be integers of at least 1"),
         (("load", "--requests", "0"), 2, "'--requests'"),
+        (("load", "--max-tokens", "0"), 2, "'--max-tokens'"),
+        (("roofline", "--near", "0.6"), 2, "'--near'"),
+        (("roofline", "--preset", "fastest"), 1, "fastest"),
     ],
 )
 def test_slips_are_told_before_a_model_is_made(

@@ -48,8 +48,11 @@ TurnsOption = Annotated[
 def load(
     methods: MethodsOption = None,
     retention: RetentionsOption = "0.1",
+    preset: options.PresetOption = None,
     video: VideoOption = None,
     frames: FrameCountOption = 32,
+    near: options.NearOption = 0.0,
+    max_tokens: options.MaxTokensOption = None,
     config: ConfigOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = "auto",
@@ -86,6 +89,9 @@ def load(
         retention=retention,
         video=video,
         frames=frames,
+        near=near,
+        max_tokens=max_tokens,
+        preset=preset,
         seed=seed,
     )
     prompt = open_prompt(choice)

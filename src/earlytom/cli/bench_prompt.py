@@ -49,6 +49,9 @@ class PromptChoice:
         retention: shares to keep, as ``--retention`` has them.
         video: a file; ``None``: one is generated.
         frames: to sample.
+        near: how far off they may be, see `earlytom.Sampling`.
+        max_tokens: most visual tokens of the clip before it is compressed; ``None``: as many as its frames have.
+        preset: for methods that have presets and name none.
         seed: of weights, made-up text and the generated video.
     """
 
@@ -58,6 +61,9 @@ class PromptChoice:
     retention: str
     video: Path | None
     frames: int
+    near: float = 0.0
+    max_tokens: int | None = None
+    preset: str | None = None
     seed: int
 
 
@@ -97,7 +103,7 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
     from earlytom.runtime.devices import input_device
     from earlytom.video import Sampling
 
-    listed = split_methods(choice.methods or ["earlytom"])
+    listed = benching.with_preset(split_methods(choice.methods or ["earlytom"]), choice.preset)
     make_variants(listed, shares)  # slips are told before a model is built
     if choice.config is None:
         qa, question = session.load_model(choice.model), benching.QUESTION
@@ -108,20 +114,36 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
         )
     attention = choice.model.attention or benching.attention_of(qa)
     with benching.open_clip(choice.video, ClipSettings(seed=choice.seed)) as clip, status("reading the video"):
-        video = qa.read(str(clip.path), Sampling(frames=choice.frames))
+        video = qa.read(str(clip.path), Sampling(frames=choice.frames, near=choice.near))
+        inputs = qa.prepare_inputs(video, question, max_tokens=choice.max_tokens)
         facts = {
             "environment": describe_environment(input_device(qa.model)),
             "settings": {
                 "dtype": str(next(qa.model.parameters()).dtype).removeprefix("torch."),
                 "attention": attention,
                 "frames": choice.frames,
+                "near": choice.near,
+                "max_tokens": choice.max_tokens,
+                "preset": choice.preset,
                 "seed": choice.seed,
             },
             "model": benching.describe_opened(qa, choice.config, choice.model.path, choice.seed),
-            "clip": describe_clip(clip, redundant_share(video.frames)),
+            "clip": describe_clip(clip, redundant_share(video.frames)) | _entering(qa.model, inputs),
         }
     methods = _methods(qa.model, listed, shares, attention, choice.frames)
-    return BenchPrompt(model=qa.model, inputs=qa.prepare_inputs(video, question), methods=methods, facts=facts)
+    return BenchPrompt(model=qa.model, inputs=inputs, methods=methods, facts=facts)
+
+
+def _entering(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, int]:
+    """What of the clip goes into the model, which a budget of tokens or a short video can make less than was asked."""
+    from earlytom.models import open_model
+
+    call = open_model(model).open(inputs)
+    grids = () if call is None else call.grids
+    return {
+        "temporal_grids": sum(grid.temporal_grids for grid in grids),
+        "visual_tokens": sum(grid.tokens for grid in grids),
+    }
 
 
 def tell(
@@ -176,6 +198,7 @@ def _facts(document: Mapping[str, Any]) -> list[str]:
     return [
         f"model: {model['name']} ({model['weights']})",
         f"device: {environment['device']}, {settings['dtype']}, {settings['attention']}",
-        f"clip: {clip['name']}, {settings['frames']} frames",
+        f"clip: {clip['name']}, {settings['frames']} frames, {clip['visual_tokens']} visual tokens in "
+        f"{clip['temporal_grids']} temporal grids",
         f"load: {environment['load_at_start']} at the start, {environment['load_at_end']} at the end",
     ]
