@@ -128,7 +128,7 @@ def measure(
 def results(
     measured: Mapping[str, Measured], subjects: Sequence[Subject], frames: int, new_tokens: int
 ) -> list[dict[str, Any]]:
-    """Plain data as in the schema of ``earlytom bench``, what was measured here of it."""
+    """Plain data for JSON, see docs/benchmark_device.md."""
     return [_times_of(subject, measured[subject.name], new_tokens) | {"frames": frames} for subject in subjects]
 
 

@@ -22,12 +22,13 @@ from _gpu_measuring import Subject, measure, method_subject, plain_subject, publ
 from earlytom.bench import load
 from earlytom.bench.ceilings import measure_ceilings
 from earlytom.bench.configurations import build_model
-from earlytom.bench.results import SCHEMA
 from earlytom.bench.roofline import measure_rooflines, plain_results
 from earlytom.methods.presets import find_preset
 from reference.published_agreement import disagreements
 from reference.published_earlytom import PublishedSettings
 
+SCHEMA = "earlytom.bench-gpu/1"
+"""Of the steps that time methods; told in docs/benchmark_device.md."""
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = ("visionzip", "holitom", "tome")
 # Of a step's time, what its rounds may take; the rest is for starting, building the model, and the last round.

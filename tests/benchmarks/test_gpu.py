@@ -49,10 +49,24 @@ def test_every_step_runs_at_tiny_sizes(name, tmp_path: Path) -> None:
     }.get(name, ["none sdpa", "earlytom 15%"])  # fmt: skip
     results = content["results"]
     assert [result["name"] for result in results] == expected
+    _check_schema(name, content)
     assert all(f"| {method} |" in page or f"Stages of {method}" in page for method in expected)
     judged = {"onevision": 3, "video": 1, "qwen": 1, "roofline": 4, "load": 0}[name]
     # Memory too, where the system tells it.
     assert sum(goal["met"] is not None for goal in summary["goals"]) in (judged, judged + (name == "onevision"))
+
+
+def _check_schema(name: str, content: dict[str, Any]) -> None:
+    """Its own name, and the keys that the documentation tells."""
+    if name in ("roofline", "load"):
+        assert content["schema"] == f"earlytom.{name}/1"
+        return
+    assert content["schema"] == "earlytom.bench-gpu/1"
+    page = (Path(gpu.__file__).resolve().parents[1] / "docs" / "benchmark_device.md").read_text()
+    told = page.partition("earlytom.bench-gpu/1")[2]
+    keys = {*content, *content["settings"], *content["clip"], *content["model"]}
+    keys |= {key for result in content["results"] for key in (*result, *result["milliseconds"])}
+    assert [key for key in sorted(keys) if f"`{key}`" not in told] == []
 
 
 def test_names_of_the_goals_are_names_of_results() -> None:
