@@ -1,17 +1,23 @@
-"""One reader reads one file once, and prints what it took as JSON; needs nothing but that reader and numpy."""
+"""One reader reads one file once, and prints what it took as JSON; needs nothing but that reader and numpy.
+
+Where that fails it prints the class of the exception and the package, the trace on stderr, and ends with 1.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 Read = Callable[[], dict[str, Any]]
+PACKAGES = {"earlytom": "earlytom", "torchcodec": "torchcodec", "decord": "decord", "opencv": "cv2"}
+PROCESSOR = "llava-onevision-0.5b"
+"""Whose processor gets the frames; a name of `earlytom.bench.configurations`."""
 
 
 def main() -> None:
@@ -21,16 +27,57 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--near", type=float, default=0.0)
+    parser.add_argument("--processor", action="store_true", help="behind reading, time the processor on the frames")
     arguments = parser.parse_args()
+    try:
+        told = _measured(arguments)
+    except Exception as error:
+        traceback.print_exc()
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        package = (missing or PACKAGES[arguments.reader]).partition(".")[0]
+        print(json.dumps({"exception": type(error).__name__, "package": package}))
+        sys.exit(1)
+    print(json.dumps(told))
+
+
+def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     read = READERS[arguments.reader](arguments)
+    times, result = _timed(read)
+    video = result.pop("video", None)
+    told = {**times, **result}
+    # Only now: what it imports is not to be in memory while a file is read.
+    return told | ({"processor": _processor_times(video, arguments.threads)} if arguments.processor else {})
+
+
+def _timed(run: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     cpu, wall = time.process_time(), time.perf_counter()
-    result = read()
+    result = run()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"wall": wall, "cpu": cpu, **result}))
+    return {"wall": wall, "cpu": cpu}, result
+
+
+def _processor_times(video: Any, threads: int) -> dict[str, float]:
+    """What stock's processor takes from a video's frames to a model's inputs, warm."""
+    import torch
+
+    from earlytom.bench.configurations import find_configuration
+    from earlytom.bench.processors import build_processor, made_up_question
+    from earlytom.runtime.preprocessing import preprocess
+
+    if threads:
+        torch.set_num_threads(threads)
+    found = find_configuration(PROCESSOR)
+    processor = build_processor(found.family, found.configure())
+    content = [{"type": "video"}, {"type": "text", "text": made_up_question()}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}])
+    preprocess(processor, prompt, video)
+    return _timed(lambda: preprocess(processor, prompt, video))[0]
 
 
 def _even(count: int, frames: int) -> list[int]:
     """The frames that this package takes, for the others."""
+    import numpy as np
+
     return [int(i) for i in np.linspace(0, count - 1, min(count, frames), dtype=int)]
 
 
@@ -47,7 +94,8 @@ def _earlytom(arguments: argparse.Namespace) -> Read:
 
     def read() -> dict[str, Any]:
         video = read_video(arguments.file, sampling, threads=arguments.threads)
-        return _told(list(video.indices), earlytom.__version__, video.decoded, video.deviations)
+        told = _told(list(video.indices), earlytom.__version__, video.decoded, video.deviations)
+        return told | {"video": video}
 
     return read
 
