@@ -47,7 +47,7 @@ def interpreter(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small recording, and this package's own readers answering at once."""
+    """A small recording."""
     monkeypatch.setattr(reading, "RECORDINGS", (TINY,))
 
 
@@ -117,8 +117,11 @@ def test_an_interpreter_that_is_not_there_is_named_without_its_place(tmp_path: P
     ],
 )
 def test_readers_say_how_they_fail(reader: str, failure: dict[str, str]) -> None:
-    hidden = "import sys, runpy; sys.modules['decord'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", hidden, str(reading.READERS), reader, "--file", "nowhere.mp4"]
+    without_decord = (
+        "import sys, runpy; sys.modules['decord'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", without_decord, str(reading.READERS), reader, "--file", "nowhere.mp4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert json.loads(done.stdout) == failure
