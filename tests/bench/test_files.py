@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from earlytom.bench import files
 from earlytom.bench.files import make_folder, write_texts
 from earlytom.cli import benching
 from earlytom.errors import EarlyTomError
@@ -29,5 +30,17 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_texts(tmp_path, {"taken.json": ""})
 
 
+def test_a_folder_in_which_no_file_can_be_made_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    make_folder(None)
+    make_folder(tmp_path / "results")
+    assert list((tmp_path / "results").iterdir()) == []
+    monkeypatch.setattr(files, "TemporaryFile", refuse)
+    with pytest.raises(EarlyTomError, match="results: cannot be written: Permission denied"):
+        make_folder(tmp_path / "results")
+
+
 def test_there_is_one_writer() -> None:
-    assert benching.write_texts is write_texts
+    assert (benching.write_texts, benching.make_folder) == (write_texts, make_folder)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from earlytom.errors import EarlyTomError, shortened
 
 __all__ = ["make_folder", "write_texts"]
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, unless it is there. Raises `EarlyTomError` when that cannot be."""
+def make_folder(folder: Path | None) -> None:
+    """Make a folder for results where it is missing, and try whether files can be made in it; ``None``: nothing to do.
+
+    Raises:
+        EarlyTomError: the folder, or a file in it, cannot be made.
+    """
+    if folder is None:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise _unwritable(folder, error) from error
 

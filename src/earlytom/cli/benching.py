@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earlytom.bench.files import write_texts
+from earlytom.bench.files import make_folder, write_texts
 from earlytom.cli import choices
 from earlytom.cli.display import status
 from earlytom.errors import VideoError, shortened
@@ -25,6 +25,7 @@ __all__ = [
     "build_configured",
     "check_there",
     "describe_opened",
+    "make_folder",
     "open_clip",
     "with_preset",
     "write_texts",
