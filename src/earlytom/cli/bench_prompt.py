@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from earlytom.bench.tables import Table
     from earlytom.methods.base import Method
+    from earlytom.runtime.pipeline import VideoQA
 
 __all__ = ["BenchPrompt", "FolderOption", "FrameCountOption", "PromptChoice", "open_prompt", "tell"]
 
@@ -97,7 +98,6 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
     benching.check_there(choice.video)
     from earlytom.bench.clips import ClipSettings, redundant_share
     from earlytom.bench.environment import describe_environment
-    from earlytom.bench.processors import made_up_question
     from earlytom.bench.whole import describe_clip
     from earlytom.eval.variants import make_variants, split_methods
     from earlytom.runtime.devices import input_device
@@ -105,33 +105,35 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
 
     listed = benching.with_preset(split_methods(choice.methods or ["earlytom"]), choice.preset)
     make_variants(listed, shares)  # slips are told before a model is built
-    if choice.config is None:
-        qa, question = session.load_model(choice.model), benching.QUESTION
-    else:
-        qa, question = (
-            benching.build_configured(choice.config, choice.model, choice.seed),
-            made_up_question(choice.seed),
-        )
+    qa, question = _asked_model(choice)
     attention = choice.model.attention or benching.attention_of(qa)
     with benching.open_clip(choice.video, ClipSettings(seed=choice.seed)) as clip, status("reading the video"):
         video = qa.read(str(clip.path), Sampling(frames=choice.frames, near=choice.near))
         inputs = qa.prepare_inputs(video, question, max_tokens=choice.max_tokens)
         facts = {
             "environment": describe_environment(input_device(qa.model)),
-            "settings": {
-                "dtype": str(next(qa.model.parameters()).dtype).removeprefix("torch."),
-                "attention": attention,
-                "frames": choice.frames,
-                "near": choice.near,
-                "max_tokens": choice.max_tokens,
-                "preset": choice.preset,
-                "seed": choice.seed,
-            },
+            "settings": _settings(choice, qa.model, attention),
             "model": benching.describe_opened(qa, choice.config, choice.model.path, choice.seed),
             "clip": describe_clip(clip, redundant_share(video.frames)) | _entering(qa.model, inputs),
         }
     methods = _methods(qa.model, listed, shares, attention, choice.frames)
     return BenchPrompt(model=qa.model, inputs=inputs, methods=methods, facts=facts)
+
+
+def _asked_model(choice: PromptChoice) -> tuple[VideoQA, str]:
+    """The model, and what it is asked."""
+    from earlytom.bench.processors import made_up_question
+
+    if choice.config is None:
+        return session.load_model(choice.model), benching.QUESTION
+    qa = benching.build_configured(choice.config, choice.model, choice.seed)
+    return qa, made_up_question(choice.seed)
+
+
+def _settings(choice: PromptChoice, model: torch.nn.Module, attention: str) -> dict[str, Any]:
+    named = ("frames", "near", "max_tokens", "preset", "seed")
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return {"dtype": dtype, "attention": attention, **{name: getattr(choice, name) for name in named}}
 
 
 def _entering(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, int]:
