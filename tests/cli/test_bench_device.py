@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from earlytom.bench import ceilings
 from earlytom.cli import bench
 from earlytom.cli.app import app
 from earlytom.errors import EarlyTomError
+from earlytom.runtime.pipeline import VideoQA
 
 QUICK = ("--config", "tiny", "--frames", 4, "--device", "cpu")
 ROOFLINE = ("roofline", *QUICK, "--repeats", 1, "--warm-ups", 0, "--decoding-steps", 2)
@@ -97,11 +99,23 @@ def test_budget_near_frames_and_preset_are_passed_on(command, clip: Path, tmp_pa
     assert f"clip: clip.mp4, 4 frames, {kept['clip']['visual_tokens']} visual tokens" in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize("near", [0.0, 0.5])
+def test_how_far_frames_are_off_stands_in_the_clip(near: float, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = VideoQA.read
+
+    def moved(self, source, sampling, **options):
+        video = read(self, source, sampling, **options)
+        return dataclasses.replace(video, deviations=(0.0, -0.5, 0.25, 0.25) if sampling.near else ())
+
+    monkeypatch.setattr(VideoQA, "read", moved)
+    result = invoke(*LOAD, "--near", near, "--video", clip, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clip"]["deviation"] == ({"mean": 0.25, "largest": 0.5} if near else None)
+
+
 @pytest.mark.parametrize("name", ["roofline", "load"])
 def test_frames_are_near_where_that_was_asked_for(name: str, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the clip is read with."""
-    from earlytom.runtime.pipeline import VideoQA
-
     asked = []
 
     def read(self, source, sampling=None, **options):

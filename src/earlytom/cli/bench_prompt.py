@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from earlytom.bench.tables import Table
     from earlytom.methods.base import Method
     from earlytom.runtime.pipeline import VideoQA
+    from earlytom.video import Video
 
 __all__ = ["BenchPrompt", "FolderOption", "FrameCountOption", "PromptChoice", "open_prompt", "tell"]
 
@@ -114,7 +115,7 @@ def open_prompt(choice: PromptChoice) -> BenchPrompt:
             "environment": describe_environment(input_device(qa.model)),
             "settings": _settings(choice, qa.model, attention),
             "model": benching.describe_opened(qa, choice.config, choice.model.path, choice.seed),
-            "clip": describe_clip(clip, redundant_share(video.frames)) | _entering(qa.model, inputs),
+            "clip": describe_clip(clip, redundant_share(video.frames)) | _entering(qa.model, inputs) | _off(video),
         }
     methods = _methods(qa.model, listed, shares, attention, choice.frames)
     return BenchPrompt(model=qa.model, inputs=inputs, methods=methods, facts=facts)
@@ -146,6 +147,13 @@ def _entering(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, in
         "temporal_grids": sum(grid.temporal_grids for grid in grids),
         "visual_tokens": sum(grid.tokens for grid in grids),
     }
+
+
+def _off(video: Video) -> dict[str, Any]:
+    """How far frames are from those asked for, in seconds; ``None`` where these were read."""
+    off = [abs(seconds) for seconds in video.deviations]
+    told = {"mean": round(sum(off) / len(off), 4), "largest": round(max(off), 4)} if off else None
+    return {"deviation": told}
 
 
 def tell(
