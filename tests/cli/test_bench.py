@@ -58,7 +58,7 @@ def test_tables_and_files(tmp_path: Path) -> None:
 
 
 def test_accuracy_of_an_evaluation_fills_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {field.name: 0.0 for field in dataclasses.fields(Row)} | {"skill": "all", "form": "any"}
+    row = {field.name: 0 for field in dataclasses.fields(Row)} | {"skill": "all", "form": "any"}
     rows = [
         row | {"method": "none", "retention": 1.0, "accuracy": 0.9},
         row | {"method": "earlytom", "retention": 0.25, "accuracy": 0.8},
@@ -80,6 +80,45 @@ def test_what_are_no_rows_is_an_error(tmp_path: Path, text: str | None) -> None:
     result = invoke(*SMALL, *MADE, "--accuracy", tmp_path / "rows.json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "row" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("accuracy", None, "accuracy must be a finite number, got None"),
+        ("accuracy", "x", "accuracy must be a finite number, got 'x'"),
+        ("accuracy", [1], r"accuracy must be a finite number, got [1]"),
+        ("accuracy", float("nan"), "accuracy must be a finite number, got nan"),
+        ("method", ["a"], "method must be a text, got ['a']"),
+        ("retention", "half", "retention must be a finite number or null, got 'half'"),
+    ],
+)
+def test_rows_of_wrong_types_are_an_error_before_anything_runs(tmp_path: Path, field, value, told) -> None:
+    row = {one.name: 0 for one in dataclasses.fields(Row)} | {"method": "none", "skill": "all", "form": "any"}
+    (tmp_path / "rows.json").write_text(json.dumps([row | {field: value}]))
+    result = invoke(*SMALL, *MADE, "--accuracy", tmp_path / "rows.json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert told in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("command", [(), ("roofline",), ("load",)])
+def test_a_folder_that_cannot_be_made_is_told_before_a_model_is(command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(benching, "build_configured", lambda *arguments: pytest.fail("built"))
+    (tmp_path / "file").write_text("no folder")
+    result = invoke(*command, "--config", "tiny", "--output", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "cannot be written" in " ".join(result.stderr.split())
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_told_before_a_model_is(tmp_path: Path, monkeypatch) -> None:
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(benching, "build_configured", lambda *arguments: pytest.fail("built"))
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    result = invoke("--config", "tiny", "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "cannot be written: Permission denied" in " ".join(result.stderr.split())
 
 
 def test_frames_near_and_a_budget_of_tokens(shared_model: Any, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def describe_environment(device: torch.device) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "load_at_start": machine_load(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in _PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
@@ -55,10 +56,37 @@ def processor_name() -> str:
 
 
 def _command() -> str:
-    """The command line, without the folder that the console script lies in."""
+    """The command line; of paths only the last part, since where things lie is nobody's business."""
     program = Path(sys.argv[0])
-    started = [program.name] if program.suffix == "" else ["python", sys.argv[0]]
-    return shlex.join([*started, *sys.argv[1:]])
+    inside = not program.is_absolute() and ".." not in program.parts
+    started = [program.name] if program.suffix == "" else ["python", sys.argv[0] if inside else program.name]
+    return shlex.join([*started, *_without_folders(sys.argv[1:])])
+
+
+def _without_folders(arguments: Sequence[str]) -> list[str]:
+    told, before = [], ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        if equals:
+            told.append(f"{option}={_without_folder(option, value)}")
+        else:
+            told.append(argument if argument.startswith("--") else _without_folder(option, value))
+        before = argument
+    return told
+
+
+def _without_folder(option: str, value: str) -> str:
+    return value if option == "--model" and _is_hub_id(value) else _last_part(value)
+
+
+def _is_hub_id(text: str) -> bool:
+    """Whether a model is named as owner/name, not as a folder."""
+    return not Path(text).exists() and not Path(text).is_absolute() and text.count("/") == 1 and text[0] not in ".~"
+
+
+def _last_part(text: str) -> str:
+    separators = [separator for separator in (os.sep, os.altsep) if separator is not None]
+    return (Path(text).name or text) if any(separator in text for separator in separators) else text
 
 
 def _version(package: str) -> str | None:

@@ -72,6 +72,7 @@ def bench(
         return
     if config is not None and model is not None:
         raise typer.BadParameter("cannot be given together with --model", param_hint="'--config'")
+    from earlytom.bench.configurations import find_configuration
     from earlytom.bench.processors import made_up_question
     from earlytom.eval.variants import make_variants, split_methods
 
@@ -83,6 +84,9 @@ def bench(
     drawable = folder is not None and can_draw("the measurement will be written, its plots will not")
     generated = _generated(video, redundant, size, seconds, seed)
     choice = choices.ModelChoice(path=model, device=device, dtype=dtype, attention=attention)
+    if config is not None:
+        find_configuration(config)
+    benching.make_folder(folder)
     qa = session.load_model(choice) if config is None else benching.build_configured(config, choice, seed)
     implementation = attention or benching.attention_of(qa)
     subjects, left_out = _subjects(qa, listed, shares, counts, implementation)

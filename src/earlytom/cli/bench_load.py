@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from earlytom.cli import choices, options
+from earlytom.cli import benching, choices, options
 from earlytom.cli.bench_options import (
     ConfigOption,
     DtypeOption,
@@ -94,6 +94,7 @@ def load(
         preset=preset,
         seed=seed,
     )
+    benching.make_folder(folder)
     prompt = open_prompt(choice)
     from earlytom.bench.environment import machine_load
     from earlytom.bench.load import SCHEMA, load_table, measure_load, model_callers

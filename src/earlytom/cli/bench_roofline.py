@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from earlytom.cli import choices, options
+from earlytom.cli import benching, choices, options
 from earlytom.cli.bench_options import (
     ConfigOption,
     DtypeOption,
@@ -78,6 +78,7 @@ def roofline(
         preset=preset,
         seed=seed,
     )
+    benching.make_folder(folder)
     prompt = open_prompt(choice)
     from earlytom.bench.ceilings import measure_ceilings
     from earlytom.bench.environment import machine_load

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from earlytom.errors import EarlyTomError, shortened, shown_cause
+from earlytom.errors import EarlyTomError, shortened, shown, shown_cause
 
 __all__ = ["ALL", "ANY", "Row", "read_rows"]
 
@@ -78,12 +79,39 @@ class Row:
         """Read what `to_dict` wrote.
 
         Raises:
-            EarlyTomError: a field is missing or unknown.
+            EarlyTomError: a field is missing, unknown, of another type, or no finite number.
         """
         try:
-            return cls(**data)
+            row = cls(**data)
         except TypeError as error:
-            raise EarlyTomError(f"not a row of results: {error}") from error
+            raise EarlyTomError(f"not a row of results: {shown_cause(error)}") from error
+        for field in dataclasses.fields(cls):
+            _check_field(field.name, str(field.type), getattr(row, field.name))
+        return row
+
+
+# By the fields' annotations: what is allowed, and how that is told.
+_ALLOWED: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "a text"),
+    "int": (int, "an integer"),
+    "float": ((int, float), "a finite number"),
+    "float | None": ((int, float, type(None)), "a finite number or null"),
+}
+
+
+def _check_field(name: str, annotation: str, value: object) -> None:
+    types, told = _ALLOWED[annotation]
+    # true and false are integers to Python, and numbers too large for a float cannot be reckoned with.
+    if isinstance(value, types) and not isinstance(value, bool) and _is_finite(value):
+        return
+    raise EarlyTomError(f"not a row of results: {name} must be {told}, got {shown(value)}")
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return not isinstance(value, int | float) or math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def read_rows(path: Path) -> list[Row]:
