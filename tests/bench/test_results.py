@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.documents_of_results import example, result
-from earlytom.bench.report import facts, tables, to_markdown
+from earlytom.bench.report import NOTES, facts, tables, to_markdown
 from earlytom.bench.results import Tokens
 from earlytom.bench.running import with_paper_flops
 from earlytom.bench.tables import Table, plain_table
@@ -64,6 +64,22 @@ def test_the_document_holds_facts_tables_and_what_was_left_out() -> None:
     ):
         assert words in text, words
     assert dict(facts(example()))["runs"] == "3 of each in turns, after 1 warm-up(s)"
+
+
+def test_speed_ups_tell_what_they_are_over_where_that_is_not_sdpa() -> None:
+    given = example()
+    text = to_markdown(replace(given, results=given.results[1:3]))
+    assert "| none eager | 8 | 200.0 | [180.0, 220.0] | 1.00x over none eager |" in text
+    assert "8.00x over none eager" in text
+    assert " over none" not in to_markdown(given).replace(NOTES, "")
+
+
+def test_frames_that_were_asked_for_are_told_where_the_clip_has_fewer() -> None:
+    short = replace(result("none sdpa", "none", 100.0, frames=24), frames_asked=64)
+    (before, after) = (replace(short, frames_asked=32), short)
+    found = replace(example(), results=[before, after])
+    assert (found.reference(32), found.reference(64), found.reference(24)) == (before, after, None)
+    assert "| none sdpa | 24 of 64 asked for |" in to_markdown(found)
 
 
 def test_results_as_plain_data_follow_the_schema() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ def measure_reading(
     The file is opened by itself once cold and once warm; decoding is what reading takes beyond the latter.
 
     Returns:
-        The times, the frames, and the model's inputs.
+        The times, the frames that the model takes (a budget of tokens may leave fewer), and the model's inputs.
 
     Raises:
         VideoError: the video cannot be read.
@@ -68,7 +68,7 @@ def measure_reading(
     cold, _ = _timed(lambda: _open(path))
     warm, _ = _timed(lambda: _open(path))
     reading, video = _timed(lambda: qa.read(str(path), sampling))
-    preprocess, made = _timed(lambda: qa.host_inputs(video, question, max_tokens=max_tokens))
+    preprocess, (fitted, made) = _timed(lambda: _preprocess(qa, video, question, max_tokens))
     devices = computing_devices(qa.model)
 
     def move() -> dict[str, Any]:
@@ -78,7 +78,7 @@ def measure_reading(
 
     to_device, inputs = _timed(move)
     times = ReadingTimes(open=cold, decode=max(0.0, reading - warm), preprocess=preprocess, to_device=to_device)
-    return times, video, inputs
+    return times, fitted, inputs
 
 
 def forget_file(path: Path) -> None:
@@ -92,6 +92,12 @@ def forget_file(path: Path) -> None:
         advise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(file)
+
+
+def _preprocess(qa: VideoQA, video: Video, question: str, max_tokens: int | None) -> tuple[Video, Mapping[str, Any]]:
+    """What `VideoQA.host_inputs` does, and the frames that it leaves."""
+    fitted = qa._fit(video, question, max_tokens)
+    return fitted.video, qa._host_inputs(fitted, question, max_tokens)
 
 
 def _open(path: Path) -> None:

@@ -14,8 +14,9 @@ NOTES = (
     "on the device to the first token, split as the paper splits it: the encoder's own layers; scores, merging, "
     "projector, pooling, selection and assembly; the language model; the rest. The wait is to the first token from a "
     "file that is neither open nor in the system's cache; file open: from one that has been opened. Speed-ups are over "
-    "the plain model with sdpa, of the same frames. Memory is the peak above what was in use before the call. FLOPs "
-    "are counted on what really ran, two for each multiply-add; the paper's are those of its own accounting."
+    "the plain model with sdpa, of the same frames; where that could not run, they tell what they are over. Memory is the "
+    "peak above what was in use before the call. FLOPs are counted on what really ran, two for each multiply-add; the "
+    "paper's are those of its own accounting."
 )
 _TERA, _MIB = 1e12, 2**20
 _MISSING = "-"
@@ -64,9 +65,13 @@ def _clip_words(clip: Mapping[str, object]) -> str:
 
 def _table(title: str, results: Sequence[Result], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
     """A table with a subject's name and frames in front."""
-    rows = [(result.name, str(result.frames), *row) for result, row in zip(results, cells, strict=True)]
+    rows = [(result.name, _frames(result), *row) for result, row in zip(results, cells, strict=True)]
     every = ("", "frames", *columns)
     return Table(title=title, columns=every, right=every[1:], cells=tuple(rows))
+
+
+def _frames(result: Result) -> str:
+    return str(result.frames) if result.asked == result.frames else f"{result.frames} of {result.asked} asked for"
 
 
 def _time_table(found: BenchResults) -> Table:
@@ -76,7 +81,7 @@ def _time_table(found: BenchResults) -> Table:
         (
             _number(result.median("ttft")),
             _quartiles(result, "ttft"),
-            _speed_up(found.reference(result.frames), result, "ttft"),
+            _speed_up(found.reference(result.asked), result, "ttft"),
             *(_number(result.median(name)) for name in names),
         )
         for result in found.results
@@ -91,7 +96,7 @@ def _wait_table(found: BenchResults) -> Table:
         (
             _number(result.median("wait")),
             _quartiles(result, "wait"),
-            _speed_up(found.reference(result.frames), result, "wait"),
+            _speed_up(found.reference(result.asked), result, "wait"),
             _number(result.median("wait_open")),
             *(_number(result.median(name)) for name in names),
         )
@@ -164,4 +169,7 @@ def _quartiles(result: Result, name: str) -> str:
 
 def _speed_up(reference: Result | None, result: Result, name: str) -> str:
     before, after = None if reference is None else reference.median(name), result.median(name)
-    return f"{before / after:.2f}x" if before and after else _MISSING
+    if reference is None or not before or not after:
+        return _MISSING
+    over = "" if reference.attention == "sdpa" else f" over {reference.name}"
+    return f"{before / after:.2f}x{over}"

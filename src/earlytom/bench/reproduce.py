@@ -114,7 +114,7 @@ def _beside_paper(chart: BarChart, found: BenchResults) -> Table:
     whole = published[BASELINE, 1.0]
     cells = []
     for result in found.results:
-        reference = found.reference(result.frames)
+        reference = found.reference(result.asked)
         ttft = published.get((result.label, 1.0 if result.is_reference else result.retention or 0.0))
         cells.append((
             _row_name(result),

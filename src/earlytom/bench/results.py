@@ -89,7 +89,9 @@ class Result:
         label: the method without how much it keeps.
         retention: the share of visual tokens that it keeps, where it goes by that.
         attention: transformers' attention implementation.
-        frames: sampled frames.
+        frames: sampled frames that the model took.
+        frames_asked: frames that were asked for, of which a short clip or a budget of tokens may leave fewer; ``None``:
+            as many.
         milliseconds: by the names of `TIMES`.
         tokens_per_second: new tokens a second behind the first; ``None`` with a single one.
         throughput: new tokens a second of the whole ``generate``, as the paper has it.
@@ -114,6 +116,12 @@ class Result:
     waits: int | None
     operations: int | None
     flops: Flops | None
+    frames_asked: int | None = None
+
+    @property
+    def asked(self) -> int:
+        """Frames that were asked for, which results are told apart by."""
+        return self.frames if self.frames_asked is None else self.frames_asked
 
     @property
     def is_reference(self) -> bool:
@@ -139,6 +147,7 @@ class Result:
             "retention": self.retention,
             "attention": self.attention,
             "frames": self.frames,
+            "frames_asked": self.asked,
             "milliseconds": {name: _plain(self.milliseconds.get(name)) for name in TIMES},
             "tokens_per_second": _plain(self.tokens_per_second),
             "throughput": _plain(self.throughput),
@@ -170,8 +179,12 @@ class BenchResults:
     left_out: Sequence[Mapping[str, Any]] = ()
 
     def reference(self, frames: int) -> Result | None:
-        """The plain model with sdpa at so many frames, which speed-ups are over; with another attention without it."""
-        plain = [result for result in self.results if result.is_reference and result.frames == frames]
+        """The plain model, which speed-ups are over: with sdpa, or another attention where that could not run.
+
+        Args:
+            frames: that were asked for.
+        """
+        plain = [result for result in self.results if result.is_reference and result.asked == frames]
         return next((result for result in plain if result.attention == "sdpa"), plain[0] if plain else None)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from earlytom.bench.accounting import paper_flops, tokens_per_layer
 from earlytom.bench.clips import redundant_share
 from earlytom.bench.inspection import Inspection
 from earlytom.bench.measuring import Measurer, Timed
+from earlytom.bench.paper_models import find_paper_model
 from earlytom.bench.quartiles import Quartiles
 from earlytom.bench.reading import ReadingTimes, measure_reading
 from earlytom.bench.results import PARTS_OF_MEMORY, Flops, Result, Tokens
 from earlytom.bench.rounds import in_rounds
 from earlytom.bench.subjects import Subject
 from earlytom.errors import EarlyTomError, shown
+from earlytom.models import open_model
 from earlytom.trace import CallTrace
 from earlytom.video import Sampling
 
@@ -39,15 +41,18 @@ class Findings:
 
     Attributes:
         results: of the subjects that could be measured.
-        left_out: name, frames and reason of those that could not.
+        left_out: name, frames that were asked for, and reason of those that could not.
         redundant_share: of the clip's frames, as most of them were sampled.
-        question_tokens: tokens of text in the prompt; ``None`` where nothing could be measured.
+        question_tokens: tokens of that prompt that stand for no part of the video.
+        deviation: seconds that these frames are off those asked for, ``mean`` and ``largest``; ``None`` where frames
+            near them were not allowed.
     """
 
     results: Sequence[Result]
     left_out: Sequence[Mapping[str, Any]]
     redundant_share: float
-    question_tokens: int | None
+    question_tokens: int
+    deviation: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -62,10 +67,12 @@ class _Runs:
 
 @dataclass
 class _Clip:
-    """The clip, sampled to so many frames."""
+    """The clip, sampled to so many frames, of which ``frames`` went into the model."""
 
+    frames: int
     inputs: Mapping[str, Any]
     redundant_share: float
+    deviation: Mapping[str, float] | None
     times: list[ReadingTimes] = field(default_factory=list)
 
 
@@ -80,7 +87,6 @@ def run_bench(
     new_tokens: int = 1,
     near: float = 0.0,
     max_tokens: int | None = None,
-    paper_model: str | None = None,
     on_run: Callable[[str], object] = lambda name: None,
 ) -> Findings:
     """Measure all subjects in turns.
@@ -98,15 +104,15 @@ def run_bench(
         new_tokens: that every run makes, at least 1.
         near: how far off sampled frames may be (`earlytom.Sampling`).
         max_tokens: most visual tokens of the clip before it is compressed (`VideoQA.ask`).
-        paper_model: the model's name in the paper's tables, for its accounting of FLOPs, where it is there.
         on_run: told the name of what runs next: `steps_of` times.
 
     Returns:
-        The results. A subject that does not fit the model, or for which memory is too small, is left out.
+        The results. A subject that does not fit the model, or for which memory is too small, is left out, and so is a
+        number of frames that cannot be read.
 
     Raises:
         EarlyTomError: a number is not allowed.
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, in whatever number of frames.
     """
     for name, value, least in (("repeats", repeats, 1), ("warm_ups", warm_ups, 0), ("new_tokens", new_tokens, 1)):
         if value < least:
@@ -120,7 +126,7 @@ def run_bench(
         bench.rounds(warm_ups, counting=False)
         bench.inspect()
         bench.rounds(repeats, counting=True)
-    return bench.findings(paper_model)
+    return bench.findings(find_paper_model(open_model(qa.model).config))
 
 
 def steps_of(subjects: Sequence[Subject], repeats: int, warm_ups: int) -> int:
@@ -142,8 +148,13 @@ class _Bench:
     ) -> None:
         self._read, self._on_run = read, on_run
         self._measurer = Measurer(qa.model, new_tokens)
+        self._placeholders = _placeholders(open_model(qa.model).config)
         self._runs = {subject: _Runs() for subject in subjects}
-        self._clips = {frames: self._clip(frames) for frames in dict.fromkeys(one.frames for one in subjects)}
+        self._clips: dict[int, _Clip] = {}
+        counts = list(dict.fromkeys(one.frames for one in subjects))
+        for frames in counts:
+            with self._leaving_out(frames, last=frames == counts[-1]):
+                self._clips[frames] = self._clip(frames)
 
     def measuring(self) -> AbstractContextManager[None]:
         """Where everything is measured; on leaving the model has the attention that it had."""
@@ -167,7 +178,8 @@ class _Bench:
         """What has been found."""
         measured = {subject: runs for subject, runs in self._runs.items() if runs.failure is None}
         calls = [runs.call for runs in measured.values() if runs.call is not None]
-        results = [_result(subject, runs, self._clips[subject.frames].times) for subject, runs in measured.items()]
+        results = [_result(subject, runs, self._clips[subject.frames]) for subject, runs in measured.items()]
+        most = self._clips[max(self._clips)]
         layers = calls[0].decoder_layers if calls else 0
         return Findings(
             results=results if paper_model is None else with_paper_flops(results, paper_model, layers),
@@ -176,20 +188,43 @@ class _Bench:
                 for subject, runs in self._runs.items()
                 if runs.failure is not None
             ],
-            redundant_share=self._clips[max(self._clips)].redundant_share,
-            question_tokens=calls[0].prefill_tokens - sum(calls[0].visual_tokens) if calls else None,
+            redundant_share=most.redundant_share,
+            question_tokens=sum(id_ not in self._placeholders for id_ in most.inputs["input_ids"].flatten().tolist()),
+            deviation=most.deviation,
         )
 
     def _clip(self, frames: int) -> _Clip:
         _, video, inputs = self._read(frames)
-        return _Clip(inputs=inputs, redundant_share=redundant_share(video.frames))
+        return _Clip(
+            frames=len(video.frames),
+            inputs=inputs,
+            redundant_share=redundant_share(video.frames),
+            deviation=_deviation(video),
+        )
 
     def _read_all(self, *, counting: bool) -> None:
-        for frames, clip in self._clips.items():
+        for frames, clip in list(self._clips.items()):
             self._on_run(f"reading {frames} frames")
-            times, _, _ = self._read(frames)
-            if counting:
-                clip.times.append(times)
+            with self._leaving_out(frames):
+                times, _, _ = self._read(frames)
+                if counting:
+                    clip.times.append(times)
+
+    @contextmanager
+    def _leaving_out(self, frames: int, *, last: bool = True) -> Iterator[None]:
+        """Where a number of frames is read: what fails costs its subjects, unless no other number is left."""
+        try:
+            yield
+        except (EarlyTomError, MemoryError, RuntimeError) as error:
+            reason = _failure(error)
+            if reason is not None:
+                self._clips.pop(frames, None)
+            if reason is None or (last and not self._clips):
+                raise
+            for subject, runs in self._runs.items():
+                if subject.frames == frames:
+                    runs.failure = runs.failure or f"reading {frames} frames: {reason}"
+            _give_back()
 
     def _time(self, subject: Subject, *, counting: bool) -> None:
         timed, call = self._measurer.timed(subject, self._clips[subject.frames].inputs)
@@ -209,15 +244,41 @@ class _Bench:
         self._on_run(subject.name)
         try:
             call(subject)
-        except EarlyTomError as error:
-            runs.failure = str(error)
-        except torch.OutOfMemoryError:
-            runs.failure = "the device's memory is too small"
-        if runs.failure is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        except (EarlyTomError, MemoryError, RuntimeError) as error:
+            runs.failure = _failure(error)
+            if runs.failure is None:
+                raise
+        if runs.failure is not None:
+            _give_back()
 
 
-def _result(subject: Subject, runs: _Runs, reading: Sequence[ReadingTimes]) -> Result:
+def _failure(error: Exception) -> str | None:
+    """Why there is nothing to measure, in words; ``None`` where an error is nobody's but this package's."""
+    if isinstance(error, EarlyTomError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device's memory is too small"
+    # Of the host's memory torch tells by a plain RuntimeError.
+    return "memory is too small" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
+
+
+def _give_back() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _placeholders(config: Any) -> set[int]:
+    """Ids of tokens that stand for pictures and videos in a prompt."""
+    found = (getattr(config, name, None) for name in ("video_token_id", "image_token_id"))
+    return {id_ for id_ in found if id_ is not None}
+
+
+def _deviation(video: Video) -> dict[str, float] | None:
+    off = [abs(seconds) for seconds in video.deviations]
+    return {"mean": round(sum(off) / len(off), 4), "largest": round(max(off), 4)} if off else None
+
+
+def _result(subject: Subject, runs: _Runs, clip: _Clip) -> Result:
     call, inspection = runs.call, runs.inspection
     if call is None or inspection is None:
         raise LookupError(f"{subject.name} has not been measured")
@@ -227,8 +288,9 @@ def _result(subject: Subject, runs: _Runs, reading: Sequence[ReadingTimes]) -> R
         label=subject.label,
         retention=subject.retention,
         attention=subject.attention,
-        frames=subject.frames,
-        milliseconds=_milliseconds(runs.timed, reading),
+        frames=clip.frames,
+        frames_asked=subject.frames,
+        milliseconds=_milliseconds(runs.timed, clip.times),
         tokens_per_second=Quartiles.of(run.tokens_per_second for run in runs.timed),
         throughput=Quartiles.of(run.throughput for run in runs.timed),
         peak_bytes={name: inspection.peak_of(name) for name in PARTS_OF_MEMORY} | {"all": inspection.peak},
@@ -289,8 +351,8 @@ def with_paper_flops(results: Sequence[Result], model: str, layers: int) -> list
         layers: of its language model.
     """
     plain = [result for result in reversed(results) if result.is_reference]
-    encoders = {result.frames: result.flops.encoder for result in plain if result.flops is not None}
-    return [_with_paper(result, model, layers, encoders.get(result.frames)) for result in results]
+    encoders = {result.asked: result.flops.encoder for result in plain if result.flops is not None}
+    return [_with_paper(result, model, layers, encoders.get(result.asked)) for result in results]
 
 
 def _with_paper(result: Result, model: str, layers: int, whole: int | None) -> Result:
@@ -300,7 +362,7 @@ def _with_paper(result: Result, model: str, layers: int, whole: int | None) -> R
     counted = paper_flops(
         model,
         tokens,
-        frames=result.frames,
+        frames=result.tokens.temporal_grids,  # a grid is a frame in the families whose table goes by frames
         uncompressed=result.tokens.uncompressed,
         encoder_share=result.flops.encoder / whole,
     )

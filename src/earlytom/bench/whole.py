@@ -57,12 +57,15 @@ def describe_model(model: nn.Module, name: str, weights: str) -> dict[str, Any]:
     }
 
 
-def describe_clip(clip: Clip, redundant_share: float) -> dict[str, Any]:
+def describe_clip(
+    clip: Clip, redundant_share: float | None = None, deviation: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """A video as plain data for JSON; of a file only its name is told.
 
     Args:
         clip: the video.
-        redundant_share: as measured on its sampled frames.
+        redundant_share: as measured on its sampled frames; ``None`` where it was not.
+        deviation: mean and largest seconds that they are off those asked for; ``None`` where these were taken.
 
     Raises:
         VideoError: the video cannot be read.
@@ -75,8 +78,9 @@ def describe_clip(clip: Clip, redundant_share: float) -> dict[str, Any]:
         "width": width,
         "height": height,
         "seconds": None if video.duration is None else round(video.duration, 3),
-        "redundant_share": round(redundant_share, 4),
+        "redundant_share": None if redundant_share is None else round(redundant_share, 4),
         "redundant_share_asked": None if clip.made is None else clip.made.redundant_share,
+        "deviation": None if deviation is None else dict(deviation),
     }
 
 
@@ -99,7 +103,7 @@ def measure_whole(
         question: asked about the video.
         settings: ``repeats``, and ``warm_ups``, ``new_tokens``, ``near`` and ``max_tokens`` where given, are gone by
             (see `run_bench`); the others are only told.
-        model: as `describe_model` gives it; its name is looked up in the paper's tables.
+        model: as `describe_model` gives it.
         on_run: see `run_bench`.
 
     Raises:
@@ -107,13 +111,14 @@ def measure_whole(
         VideoError: the video cannot be read.
     """
     environment = describe_environment(input_device(qa.model))
+    described = describe_clip(clip)  # nothing may fail any more once everything has been measured
     numbers = {name: settings[name] for name in _GONE_BY if name in settings}
-    found = run_bench(qa, clip.path, subjects, question=question, paper_model=model["name"], on_run=on_run, **numbers)
+    found = run_bench(qa, clip.path, subjects, question=question, on_run=on_run, **numbers)
     return BenchResults(
         environment=environment | {"load_at_end": machine_load()},
         settings={**settings, "question_tokens": found.question_tokens},
         model=model,
-        clip=describe_clip(clip, found.redundant_share),
+        clip=described | {"redundant_share": round(found.redundant_share, 4), "deviation": found.deviation},
         results=found.results,
         left_out=found.left_out,
     )

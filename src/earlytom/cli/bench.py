@@ -204,8 +204,18 @@ def _write(
         return written
     matched = {result.name: known.get((result.label, result.retention)) for result in found.results}
     return written + write_plots(
-        document, folder, {name: value for name, value in matched.items() if value is not None}
+        document | {"results": _one_of_equal_frames(document["results"])},
+        folder,
+        {name: value for name, value in matched.items() if value is not None},
     )
+
+
+def _one_of_equal_frames(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results, each at its number of frames; of numbers that a short clip or a budget made the same, the first."""
+    chosen: dict[tuple[int, str], dict[str, Any]] = {}
+    for result in results:
+        chosen.setdefault((result["frames"], result["name"]), result)
+    return list(chosen.values())
 
 
 def _accuracies(path: Path) -> dict[tuple[str, float | None], float]:
