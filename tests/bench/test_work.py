@@ -133,6 +133,22 @@ def test_a_call_does_what_torch_counts(method) -> None:
     assert sum(stage.flops for stage in work.values()) == counter.get_total_flops() > 0
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_inference_mode_changes_nothing(attention) -> None:
+    """There operations that are made of others, as a linear layer, are not taken apart before a mode sees them."""
+    model, inputs = tiny_model(attention=attention), batch([[clip(12)]])
+
+    def run():
+        with earlytom.compress(model, "earlytom:retention=0.25"):
+            return model.generate(**inputs, do_sample=False, max_new_tokens=2, min_new_tokens=2)
+
+    plain = counted(run, call_stage)
+    with torch.inference_mode():
+        inside = count_work(run, call_stage, CPU)
+    assert {name: work.flops for name, work in inside.items()} == {name: work.flops for name, work in plain.items()}
+    assert plain["prefill"].flops > 0
+
+
 def test_the_stages_of_a_call_read_their_weights_once() -> None:
     model, inputs = tiny_model(), batch([[clip(12)]])
     with earlytom.compress(model, "earlytom:retention=0.25") as trace:

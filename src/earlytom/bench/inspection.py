@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from earlytom.bench.memory import StagePeaks
+from earlytom.bench.memory import LiveMemory, PeakMemory, StagePeaks
 from earlytom.bench.roofline import PARTS, call_stage
 from earlytom.bench.work import Work, count_work
 
@@ -26,7 +26,8 @@ class Inspection:
 
     Attributes:
         work: by stage, as `earlytom.bench.roofline.PARTS` names them; ``decoding`` is all behind the first token.
-        peaks: by stage, bytes in use above what was there before the call; empty where the system does not tell.
+        peaks: by stage, bytes above what was there before the call: the allocator's, on a CPU those of live tensors;
+            empty where the system does not tell.
         waits: times that the host waited for the device up to the first token; ``None`` where there is no device to
             wait for.
     """
@@ -85,7 +86,9 @@ class _Peaks(TorchDispatchMode):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
-        self._memory = StagePeaks(device)
+        # An allocator knows its peak; of the host the process tells only what it holds, whatever for.
+        self._live = LiveMemory() if device.type == "cpu" else None
+        self._memory = StagePeaks(self._live or PeakMemory(device))
         self._stage: str | None = None
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -93,7 +96,10 @@ class _Peaks(TorchDispatchMode):
         if stage != self._stage:
             self.close()
             self._stage = stage
-        return function(*args, **(kwargs or {}))
+        output = function(*args, **(kwargs or {}))
+        if self._live is not None:
+            self._live.saw((args, kwargs), output)
+        return output
 
     def close(self) -> None:
         """End the stage that runs."""

@@ -14,8 +14,8 @@ NOTES = (
     "on the device to the first token, split as the paper splits it: the encoder's own layers; scores, merging, "
     "projector, pooling, selection and assembly; the language model; the rest. The wait is to the first token from a "
     "file that is neither open nor in the system's cache; file open: from one that has been opened. Speed-ups are over "
-    "the plain model with sdpa, of the same frames; where that could not run, they tell what they are over. Memory is the "
-    "peak above what was in use before the call. FLOPs are counted on what really ran, two for each multiply-add; the "
+    "the plain model with sdpa, of the same frames; where that could not run, they tell what they are over. Memory is "
+    "the peak above what was in use before the call. FLOPs are counted on what really ran, two for each multiply-add; the "
     "paper's are those of its own accounting."
 )
 _TERA, _MIB = 1e12, 2**20

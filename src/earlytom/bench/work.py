@@ -112,6 +112,12 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function.namespace == "aten":
+            # Under torch.inference_mode operations that are made of others come as a whole: those count.
+            with self:
+                output = function.decompose(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
         output = function(*args, **kwargs)
         stage = self._stage()
         if stage is not None and _name(function) not in _ALLOCATING:
