@@ -183,3 +183,21 @@ def test_wrong_usage_is_told_before_anything_runs(arguments, message) -> None:
     result = invoke(*arguments)
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_frames_that_a_short_clip_lacks_are_told_and_drawn_once(
+    shared_model: Any, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "write_plots", lambda document, folder, accuracy: drawn.append(document) or [])
+    arguments = ("--methods", "earlytom", "--retention", "0.25", "--repeats", 1, "--warm-ups", 0, "--new-tokens", 1)
+    result = invoke(*arguments, "--frames", "12,32,64", "--video", clip, "--output", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "24 of 64 asked for" in (tmp_path / "bench.md").read_text()
+    written = json.loads((tmp_path / "bench.json").read_text())
+    told = [(one["frames"], one["frames_asked"]) for one in written["results"][::3]]
+    assert told == [(12, 12), (24, 32), (24, 64)]
+    assert [(one["frames"], one["name"]) for one in drawn[0]["results"]] == [
+        (frames, name) for frames in (12, 24) for name in ("none sdpa", "none eager", "earlytom 25%")
+    ]
+    assert str(tmp_path) not in json.dumps(written["environment"])

@@ -15,8 +15,8 @@ NOTES = (
     "projector, pooling, selection and assembly; the language model; the rest. The wait is to the first token from a "
     "file that is neither open nor in the system's cache; file open: from one that has been opened. Speed-ups are over "
     "the plain model with sdpa, of the same frames; where that could not run, they tell what they are over. Memory is "
-    "the peak above what was in use before the call. FLOPs are counted on what really ran, two for each multiply-add; the "
-    "paper's are those of its own accounting."
+    "the peak above what was in use before the call. FLOPs are counted on what really ran, two for each multiply-add; "
+    "the paper's are those of its own accounting."
 )
 _TERA, _MIB = 1e12, 2**20
 _MISSING = "-"
