@@ -27,8 +27,8 @@ class Run:
     Attributes:
         total: milliseconds on the wall clock, the device's work included.
         stages: milliseconds of each stage; ``rest`` is what they leave of the total.
-        peak: bytes above what was in use before the run: the allocator's on CUDA; else the process's resident set, which
-            holds what a library takes up once and keeps, so that it is told of whoever runs first.
+        peak: bytes above what was in use before the run: the allocator's on CUDA; else the process's resident set,
+            which holds what a library takes up once and keeps, so that it is told of whoever runs first.
         details: what the variant says about itself.
     """
 
