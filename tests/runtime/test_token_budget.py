@@ -116,6 +116,20 @@ def test_where_pictures_have_one_size_evenly_spread_frames_are_left_out(family) 
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.parametrize(("family", "budget", "kept"), [("llava_onevision", 100, 6), ("qwen2_5_vl", 5, 10)])
+def test_what_is_told_of_frames_near_those_asked_for_is_told_of_those_that_are_left(family, budget, kept) -> None:
+    qa, video = video_qa(family), clip()
+    video = dataclasses.replace(
+        video, asked=tuple(index + 1 for index in video.indices), deviations=tuple(-place / 100 for place in range(24))
+    )
+    answer = qa.ask(video, QUESTION, method="none", max_tokens=budget, max_new_tokens=1)
+    places = np.linspace(0, 23, kept, dtype=int)
+    source = answer.trace.videos[0].source
+    assert source["frame_indices"] == [video.indices[place] for place in places]
+    assert source["frames_asked"] == [video.asked[place] for place in places]
+    assert source["frame_deviations"] == [video.deviations[place] for place in places]
+
+
 @pytest.mark.parametrize("family", BY_FRAMES)
 def test_less_than_one_picture_is_an_error_that_says_how_much_it_takes(family) -> None:
     with pytest.raises(CompressionError, match=r"max_tokens is 15, but .* one alone has 16 .* allowed: at least 16"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -157,10 +156,4 @@ def _at_most(video: Video, count: int) -> Video:
     """The video with at most ``count`` of its frames, evenly spread."""
     if len(video.frames) <= count:
         return video
-    kept = np.linspace(0, len(video.frames) - 1, count, dtype=int)
-    return dataclasses.replace(
-        video,
-        frames=video.frames[kept],
-        indices=tuple(video.indices[place] for place in kept),
-        timestamps=tuple(video.timestamps[place] for place in kept) if video.timestamps else (),
-    )
+    return video.taking(np.linspace(0, len(video.frames) - 1, count, dtype=int).tolist())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Video"]
+
+_Value = TypeVar("_Value")
 
 
 # eq=False: comparing arrays with == has no single truth value, so a generated __eq__ would raise.
@@ -61,3 +64,30 @@ class Video:
     pixel_aspect: tuple[int, int] = (1, 1)
     asked: tuple[int, ...] = ()
     deviations: tuple[float, ...] = ()
+
+    def taking(self, places: Sequence[int]) -> Self:
+        """The video with only some of its frames, and of all that is told frame by frame what is told of these.
+
+        Args:
+            places: of the frames among the ``T``, strictly ascending, from 0.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        indices, asked = _at(places, self.indices), _at(places, self.asked)
+        deviations = _at(places, self.deviations)
+        if asked == indices:  # none of these was taken for another one
+            asked, deviations = (), ()
+        return replace(
+            self,
+            frames=self.frames[list(places)],
+            indices=indices,
+            timestamps=_at(places, self.timestamps),
+            asked=asked,
+            deviations=deviations,
+        )
+
+
+def _at(places: Sequence[int], told: tuple[_Value, ...]) -> tuple[_Value, ...]:
+    """What is told of some frames, where anything is told of frames at all."""
+    return tuple(told[place] for place in places) if told else ()
