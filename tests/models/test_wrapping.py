@@ -82,6 +82,29 @@ def test_learned_prompts_are_refused_with_the_way_out() -> None:
         pass
 
 
+@pytest.mark.parametrize("method", ["uniform", "average-pooling", QUARTER])
+@pytest.mark.parametrize("kind", ["wrapped", "in place", "held"])
+def test_a_graph_around_a_peft_model_is_refused_with_the_way_out(kind, method) -> None:
+    wrapped = with_lora(tiny_model())
+    if kind == "in place":
+        wrapped.compile(backend="eager")
+        compiled = wrapped
+    else:
+        compiled = torch.compile(wrapped, backend="eager")
+    with pytest.raises(earlytom.ModelError, match=r"as it was before torch\.compile"):
+        earlytom.compress(Service(compiled) if kind == "held" else compiled, method)
+
+
+def test_a_graph_of_the_model_inside_a_peft_model_is_compressed() -> None:
+    inputs, wrapped = batch([[clip(12, 0)]]), with_lora(tiny_model())
+    with earlytom.compress(wrapped, QUARTER):
+        expected = wrapped.generate(**inputs, max_new_tokens=2, do_sample=False)
+    wrapped.base_model.model = torch.compile(wrapped.base_model.model, backend="eager")
+    with earlytom.compress(wrapped, QUARTER) as trace:
+        assert torch.equal(wrapped.generate(**inputs, max_new_tokens=2, do_sample=False), expected)
+    assert trace.videos[0].tokens == 48
+
+
 class Forwarding(nn.Module):
     """Holds a model under a name of its own, and hands everything on."""
 

@@ -33,7 +33,10 @@ def unwrap(model: Any, classes: Collection[str]) -> Any:
     base = getattr(model, "get_base_model", None)
     if callable(base) and (found := base()) is not model:
         _check_adapters(model)
-        return unwrap(found, classes)
+        stock = unwrap(found, classes)
+        if _is_stock(stock, classes):
+            _check_around(model, stock)
+        return stock
     inside = [part for part in _parts(model) if _is_stock(part, classes)]
     if len(inside) > 1:
         raise ModelError(
