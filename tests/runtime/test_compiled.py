@@ -200,3 +200,37 @@ def test_a_graph_that_runs_without_being_compiled_reduces_once() -> None:
         assert torch.equal(generate(model, inputs), expected)
     assert len(trace.last.language) == 1
     assert trace.last.split()["prefill"] > 0
+
+
+def test_a_compiled_model_is_met_where_a_call_of_an_earlier_block_still_goes_on() -> None:
+    """That call holds what stands before the plain model; what stands before the compiled one comes on entering."""
+    inputs, model = batch([[clip(12, 0)]]), tiny_model()
+    with torch.no_grad(), earlytom.compress(model, METHOD):
+        expected = model(**inputs).logits
+    compiled, found = wrapped(model, Backend()), []
+    names = set(vars(compiled))
+    earlier = earlytom.compress(model, "none")
+
+    def take_over(ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+        earlier.close()
+        for _ in range(2):  # the wrapper that is known by then is stood before once
+            with earlytom.compress(compiled, METHOD) as trace:
+                found.append((compiled(**inputs).logits, [call.videos[0].tokens for call in trace.calls]))
+        return torch.ones(len(ids), dtype=torch.bool)
+
+    earlier.__enter__()
+    model.generate(**inputs, max_new_tokens=2, stopping_criteria=[take_over])
+    assert [tokens for _, tokens in found] == [[48], [48]]
+    assert all(torch.equal(logits, expected) for logits, _ in found)
+    assert set(vars(compiled)) == names
+    assert not any("forward" in vars(part) for part in model.modules())
+
+
+def test_a_compiled_model_that_the_block_was_not_told_of_says_what_to_pass() -> None:
+    model, inputs = tiny_model(), batch([[clip(12, 0)]])
+    with (
+        torch.no_grad(),
+        earlytom.compress(model, METHOD),
+        pytest.raises(earlytom.ModelError, match=r"or give the compiled one to earlytom\.compress"),
+    ):
+        wrapped(model, Backend())(**inputs)

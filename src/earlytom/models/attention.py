@@ -49,7 +49,8 @@ def captured_outputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
         if len(outputs) < len(modules):
             raise ModelError(
                 "a projection of the vision encoder did not show its output: inside a torch.compile'd call hooks do "
-                "not fire, so that nothing can be compressed; call the model as it was before torch.compile"
+                "not fire, so that nothing can be compressed; call the model as it was before torch.compile, or give "
+                "the compiled one to earlytom.compress"
             )
         collected.extend(outputs[number] for number in range(len(modules)))
     finally:

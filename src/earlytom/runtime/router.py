@@ -144,11 +144,11 @@ class Router(BoundToModel):
     Args:
         model: a stock model.
         layers: of its language model.
-        compiled: what ``torch.compile(model)`` made, as far as the caller holds it.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], compiled: Sequence[nn.Module] = ()) -> None:
-        self._model, self._layers, self._compiled = model, layers, compiled
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
+        self._model, self._layers = model, layers
+        self._compiled: list[nn.Module] = []
         self.block: Block | None = None
         self._held = {"model": 0, "layers": 0}
         self._in: dict[str, list[Shadow]] = {"model": [], "layers": []}
@@ -162,15 +162,26 @@ class Router(BoundToModel):
         call = call_being_served()
         return call if call is not None and call.router is self else None
 
-    def hold(self, *, layers: bool) -> None:
-        """Keep everything in, the layers' part only with ``layers``, until `release` is called likewise."""
+    def hold(self, *, layers: bool, compiled: Sequence[nn.Module] = ()) -> None:
+        """Keep everything in, the layers' part only with ``layers``, until `release` is called likewise.
+
+        Wrappers may come later than the router, which a call of an earlier block can still hold; what stands before
+        them stays in as long as what stands before the model.
+
+        Args:
+            layers: whether the layers' part is held too.
+            compiled: what ``torch.compile(model)`` made, as far as the caller holds it.
+        """
         make = {"model": self._model_shadows, "layers": self._layer_shadows}
         with _LOCK:
             made = {group: make[group]() for group in _groups(layers) if not self._held[group]}
-            for group, shadows in made.items():
-                self._in[group] = shadows
-                for shadow in shadows:
-                    shadow.put_in()
+            new = [wrapper for wrapper in compiled if not any(wrapper is known for known in self._compiled)]
+            before_new = [shadow for wrapper in new for shadow in _before(wrapper, self._forward, self)]
+            self._in |= made
+            self._in["model"].extend(before_new)
+            self._compiled.extend(new)
+            for shadow in (*(shadow for shadows in made.values() for shadow in shadows), *before_new):
+                shadow.put_in()
             for group in _groups(layers):
                 self._held[group] += 1
             vars(self._model)[_ROUTER] = self
@@ -220,7 +231,6 @@ class Router(BoundToModel):
         return [
             Shadow(model, "generate", self._generate),
             *_before(model, self._forward, self),
-            *(shadow for wrapper in self._compiled for shadow in _before(wrapper, self._forward, self)),
             Shadow(model, "prepare_inputs_for_generation", self._make_inputs),
             *_before(model.model, partial(self._base_model, model.model), self),
             *_before(language, self._language_model, self),
@@ -323,12 +333,18 @@ def check_outside(model: nn.Module) -> None:
 def enter(model: nn.Module, layers: Sequence[nn.Module], block: Block, compiled: Sequence[nn.Module] = ()) -> Router:
     """Let a block serve the calls of a model until `Router.leave`.
 
+    Args:
+        model: a stock model.
+        layers: of its language model.
+        block: who serves the calls.
+        compiled: what ``torch.compile(model)`` made, as far as the caller holds it.
+
     Raises:
         ModelError: another block serves them.
     """
     with _LOCK:
-        router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers, compiled))
+        router = cast("Router", vars(model).get(_ROUTER) or Router(model, layers))
         _check_free(router)
-        router.hold(layers=block.acts_in_llm)
+        router.hold(layers=block.acts_in_llm, compiled=compiled)
         router.block = block
     return router
