@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import av
@@ -120,6 +120,35 @@ def _seek(
     raise UnusableError
 
 
+@dataclass(kw_only=True)
+class _Output:
+    """What the decoder puts out for a stretch, held against the table.
+
+    Attributes:
+        wanted: frame numbers still to be picked, by presentation time.
+        picker: takes their frames.
+        expected: presentation times of frames that packets went in for and that have not come out yet.
+        latest: presentation time of the last frame that came out.
+    """
+
+    wanted: dict[int, int]
+    picker: Picker
+    expected: set[int] = field(default_factory=set)
+    latest: int = NO_TIME
+
+    def take(self, frames: list[VideoFrame]) -> None:
+        """Pick what is wanted of some frames. Raises `UnusableError` for one that is damaged or was not to come."""
+        for frame in frames:
+            self.picker.decoded += 1
+            # Decoders put frames out in presentation order.
+            if frame.is_corrupt or frame.pts is None or frame.pts <= self.latest or frame.pts not in self.expected:
+                raise UnusableError
+            self.latest = frame.pts
+            self.expected.remove(frame.pts)
+            if frame.pts in self.wanted:
+                self.picker.put(self.wanted.pop(frame.pts), frame)
+
+
 def decode_stretch(
     container: InputContainer, stream: VideoStream, table: Table, stretch: Stretch, picker: Picker
 ) -> None:
@@ -137,32 +166,17 @@ def decode_stretch(
     """
     if bisect_left(table.corrupt, stretch.start) < bisect_right(table.corrupt, stretch.stop):
         raise UnusableError
-    wanted = {table.pts[table.order[index]]: index for index in stretch.targets}
+    output = _Output(wanted={table.pts[table.order[index]]: index for index in stretch.targets}, picker=picker)
     positions = {table.order[index] for index in stretch.targets}
     starting = table.pts[stretch.start]
     # Where the times of the first group are in doubt, a frame shown before its keyframe is no proof of an open group.
-    leading = min(wanted) >= starting and not (stretch.doubtful and stretch.start == 0)
+    leading = min(output.wanted) >= starting and not (stretch.doubtful and stretch.start == 0)
     context = stream.codec_context
     # HEVC marks frames as non-reference per temporal layer, so a wanted frame may refer to one; H.264 does not. Where
     # the times are in doubt, every frame is a witness. Not left to the decoder (skip_frame): it then keeps silent about
     # packets without a picture, and whether a frame is left out or lost would be anyone's guess.
     can_skip = context.name == "h264" and not stretch.doubtful
     configuration = context.extradata or b""
-    expected: set[int] = set()
-    latest = NO_TIME
-
-    def take(frames: list[VideoFrame]) -> None:
-        nonlocal latest
-        for frame in frames:
-            picker.decoded += 1
-            # Decoders put frames out in presentation order.
-            if frame.is_corrupt or frame.pts is None or frame.pts <= latest or frame.pts not in expected:
-                raise UnusableError
-            latest = frame.pts
-            expected.remove(frame.pts)
-            if frame.pts in wanted:
-                picker.put(wanted.pop(frame.pts), frame)
-
     try:
         for at, packet in _seek(container, stream, table, stretch.start):
             # Where an index does not belong to its packets (AVI), seeking gives others, under the same times.
@@ -172,16 +186,16 @@ def decode_stretch(
             jumped = leading and table.pts[at] < starting
             if not jumped and (at in positions or not can_skip or is_reference(bytes(packet), configuration)):
                 if table.shown[at]:
-                    expected.add(table.pts[at])
-                take(context.decode(packet))
+                    output.expected.add(table.pts[at])
+                output.take(context.decode(packet))
             if at >= stretch.stop:
                 break
-        take(settled(context, packet))
-        take(context.decode(None))
+        output.take(settled(context, packet))
+        output.take(context.decode(None))
     except FFmpegError as error:
         raise UnusableError from error
     # A codec found to reorder only now would not have raised doubts before.
-    if wanted or expected or bool(context.has_b_frames) != table.reorders:
+    if output.wanted or output.expected or bool(context.has_b_frames) != table.reorders:
         raise UnusableError
 
 

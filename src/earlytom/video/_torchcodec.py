@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from av.error import FFmpegError
 
 from earlytom.errors import VideoError
-from earlytom.video._colour import look_of
+from earlytom.video._colour import Look, look_of
 from earlytom.video._near import take_near, told
 from earlytom.video._opening import open_stream, plain
-from earlytom.video._picking import Picker
+from earlytom.video._picking import Clock, Picker
 from earlytom.video._pyav import UnusableError, clock, decode_stretch, examine_stream
 from earlytom.video._source import Encoded
 from earlytom.video._table import Table, stretches
@@ -47,9 +50,31 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
     Raises:
         VideoError: torchcodec is not installed or cannot load FFmpeg, or the video cannot be read.
     """
+    decoders = _decoders(source)
+    if source.limits.shrink_to is not None:
+        raise VideoError(f"{source.name}: Limits.shrink_to is not for torchcodec; use decoder='pyav'")
+    chosen = _choose(source, sampling, threads)
+    times, indices = chosen.times, chosen.indices
+    return Video(
+        frames=_decode(decoders, source, chosen, threads),
+        indices=tuple(indices),
+        timestamps=tuple(times.timestamps[i] for i in indices),
+        source_frames=len(times.timestamps),
+        source_fps=times.fps,
+        duration=times.duration,
+        decoder="torchcodec",
+        source=source.name,
+        decoded=None,
+        **chosen.look,
+        **told(chosen.asked, indices, times.timestamps),
+    )
+
+
+def _decoders(source: Encoded) -> Any:
+    """torchcodec's module of decoders. Raises `VideoError` where it cannot be had."""
     try:
         # By name: a plain import would not type-check the same with and without torchcodec installed.
-        decoders = importlib.import_module("torchcodec.decoders")
+        return importlib.import_module("torchcodec.decoders")
     except ImportError as error:
         raise VideoError(
             f"{source.name}: decoder 'torchcodec' is not installed: pip install torchcodec "
@@ -60,8 +85,29 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
             f"{source.name}: torchcodec is installed but cannot load FFmpeg's shared libraries: install FFmpeg "
             f"(the default decoder is 'pyav'): {plain(error)}"
         ) from error
-    if source.limits.shrink_to is not None:
-        raise VideoError(f"{source.name}: Limits.shrink_to is not for torchcodec; use decoder='pyav'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What is to be decoded, by PyAV's frame table.
+
+    Attributes:
+        stream: number of the video stream in its container.
+        times: of all frames.
+        look: what the stream declares about its pictures.
+        asked: frame numbers that the sampling chose.
+        indices: those to decode.
+    """
+
+    stream: int
+    times: Clock
+    look: Look
+    asked: list[int]
+    indices: list[int]
+
+
+def _choose(source: Encoded, sampling: Sampling, threads: int) -> _Choice:
+    """Choose the frames; the source's file is left wherever PyAV left it. Raises like `read_torchcodec`."""
     with open_stream(source, threads) as (container, stream):
         table = examine_stream(source, container, stream)
         if table.problem is not None:
@@ -69,49 +115,47 @@ def read_torchcodec(source: Encoded, sampling: Sampling, threads: int) -> Video:
         if not table.order:
             raise VideoError(f"{source.name}: the video stream holds no frames")
         times, number, look = clock(table, stream), stream.index, look_of(stream)
-        count = len(table.order)
-        asked = sampling.indices(count, times.fps, timestamps=times.timestamps)
+        asked = sampling.indices(len(table.order), times.fps, timestamps=times.timestamps)
         indices = take_near(table, times.timestamps, asked, sampling, stream.codec_context.name)
         source.limits.check_clip(source.name, stream.codec_context.width, stream.codec_context.height, len(indices))
         _check_times(source, container, stream, table, indices)
+    return _Choice(stream=number, times=times, look=look, asked=asked, indices=indices)
+
+
+def _decode(decoders: Any, source: Encoded, chosen: _Choice, threads: int) -> npt.NDArray[np.uint8]:
+    """The chosen frames, [T, H, W, 3] uint8. Raises `VideoError` where torchcodec fails or gives other ones."""
+    count = len(chosen.times.timestamps)
     source.file.seek(0)
     try:
         decoder = decoders.VideoDecoder(
             source.file,
-            stream_index=number,
+            stream_index=chosen.stream,
             dimension_order="NHWC",
             num_ffmpeg_threads=threads,
         )
         seen = decoder.metadata.num_frames
         if seen != count:
             raise VideoError(f"{source.name}: torchcodec counts {seen} frames, PyAV {count}; use decoder='pyav'")
-        batch = decoder.get_frames_at(indices)
-        frames = np.ascontiguousarray(batch.data.numpy())
+        batch = decoder.get_frames_at(chosen.indices)
+        frames: npt.NDArray[np.uint8] = np.ascontiguousarray(batch.data.numpy())
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, VideoError):
             raise
         raise VideoError(f"{source.name}: torchcodec cannot decode it: {plain(error)}; use decoder='pyav'") from error
+    _check_given(source, chosen, batch.pts_seconds.tolist())
+    return frames
+
+
+def _check_given(source: Encoded, chosen: _Choice, given: Sequence[float]) -> None:
+    """Raise `VideoError` where the frames that torchcodec gave, by their times, are not those chosen."""
     # Seen with torchcodec 0.17 on transport streams with B-frames: other frames than asked for, without an error.
-    for index, given in zip(indices, batch.pts_seconds.tolist(), strict=True):
-        wanted = times.start + times.timestamps[index]
-        if abs(given - wanted) > _SAME_TIME:
+    for index, time in zip(chosen.indices, given, strict=True):
+        wanted = chosen.times.start + chosen.times.timestamps[index]
+        if abs(time - wanted) > _SAME_TIME:
             raise VideoError(
-                f"{source.name}: torchcodec gave the frame at {given:.3f} s for frame {index} at {wanted:.3f} s; "
+                f"{source.name}: torchcodec gave the frame at {time:.3f} s for frame {index} at {wanted:.3f} s; "
                 "use decoder='pyav'"
             )
-    return Video(
-        frames=frames,
-        indices=tuple(indices),
-        timestamps=tuple(times.timestamps[i] for i in indices),
-        source_frames=count,
-        source_fps=times.fps,
-        duration=times.duration,
-        decoder="torchcodec",
-        source=source.name,
-        decoded=None,
-        **look,
-        **told(asked, indices, times.timestamps),
-    )
 
 
 class _Witness(Picker):
