@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from earlytom.methods.base import Method
     from earlytom.runtime.sessions import VideoSession
+    from earlytom.trace import Trace, VideoTrace
     from earlytom.video import Decoder, Source
 
 __all__ = ["Answer", "VideoQA", "load"]
@@ -319,10 +320,7 @@ class VideoQA:
         started = time.perf_counter()
         taken = read()
         decoded = time.perf_counter()
-        fitted = self._fit(taken, questions[0], max_tokens)
-        frames, inputs = fitted.video, to_model(self._host_inputs(fitted, questions[0], max_tokens), self.model)
-        if len(questions) > 1:
-            inputs = share_clip(self.processor, inputs, [self._prompt(question, frames) for question in questions])
+        frames, inputs = self._shared_inputs(taken, questions, max_tokens)
         devices = computing_devices(self.model)
         synchronize(devices)
         preprocessed = time.perf_counter()
@@ -334,27 +332,43 @@ class VideoQA:
         for clip in trace.videos:
             clip.source = describe_source(frames)
         trace.last.outside.update(decoding=(decoded - started) * 1000, preprocessing=(preprocessed - decoded) * 1000)
-        return [
-            Answer(
-                text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
-                new_tokens=len(new),
-                visual_tokens=clip.tokens,
-                visual_tokens_uncompressed=clip.grid.tokens,
-                prefill_tokens=trace.last.prefill_tokens,
-                frames=len(frames.frames),
-                frames_left=frames_left(len(frames.frames), clip),
-                temporal_grids=clip.grid.frames,
-                temporal_grids_left=clip.frames_left,
-                ttft=(watch.time or finished) - ready,
-                generation=finished - ready,
-                decoding=decoded - started,
-                preprocessing=preprocessed - decoded,
-                trace=trace,
-            )
-            for new, clip in zip(
-                new_tokens(self.model, output, inputs["input_ids"], options), trace.videos, strict=True
-            )
-        ]
+        seconds = {
+            "ttft": (watch.time or finished) - ready,
+            "generation": finished - ready,
+            "decoding": decoded - started,
+            "preprocessing": preprocessed - decoded,
+        }
+        written = zip(new_tokens(self.model, output, inputs["input_ids"], options), trace.videos, strict=True)
+        return [self._costed(new, frames, clip, trace, seconds) for new, clip in written]
+
+    def _shared_inputs(
+        self, video: Video, questions: Sequence[str], max_tokens: int | None
+    ) -> tuple[Video, dict[str, Any]]:
+        """The frames that fit, and one prompt a question about them, on the model's device."""
+        fitted = self._fit(video, questions[0], max_tokens)
+        inputs = to_model(self._host_inputs(fitted, questions[0], max_tokens), self.model)
+        if len(questions) > 1:
+            prompts = [self._prompt(question, fitted.video) for question in questions]
+            inputs = share_clip(self.processor, inputs, prompts)
+        return fitted.video, inputs
+
+    def _costed(
+        self, new: Sequence[int], frames: Video, clip: VideoTrace, trace: Trace, seconds: Mapping[str, float]
+    ) -> Answer:
+        """New tokens of one prompt as an answer, with what it cost; ``seconds`` by the answer's fields."""
+        return Answer(
+            text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+            new_tokens=len(new),
+            visual_tokens=clip.tokens,
+            visual_tokens_uncompressed=clip.grid.tokens,
+            prefill_tokens=trace.last.prefill_tokens,
+            frames=len(frames.frames),
+            frames_left=frames_left(len(frames.frames), clip),
+            temporal_grids=clip.grid.frames,
+            temporal_grids_left=clip.frames_left,
+            trace=trace,
+            **seconds,
+        )
 
     def stream(
         self,
