@@ -1,4 +1,4 @@
-"""Clips told from images by the text between pictures, from ids alone; whole calls: tests/models/test_internvl.py."""
+"""Clips told from images by the text between pictures, from ids alone; whole calls: models/test_internvl_prompts.py."""
 
 from __future__ import annotations
 

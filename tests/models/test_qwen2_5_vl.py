@@ -1,4 +1,4 @@
-"""What is Qwen2.5-VL's own: attention windows and the order of patches that they ask for. The rest: test_qwen_vl.py."""
+"""What is Qwen2.5-VL's own: attention windows and the order of patches they ask for. The rest: test_qwen_vl*.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is Qwen3-VL's own: DeepStack features and timestamps. The rest: test_qwen_vl.py."""
+"""What is Qwen3-VL's own: DeepStack features and timestamps. The rest: test_qwen_vl*.py."""
 
 from __future__ import annotations
 
