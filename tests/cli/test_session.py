@@ -161,3 +161,9 @@ def test_what_is_no_folder_likes_the_usual_number(path) -> None:
 def test_what_the_folder_says_is_what_the_loaded_model_says(loaded, loaded_twin) -> None:
     for qa, path in ((loaded, None), (loaded_twin, str(session.shipped_model("qwen2_5_vl")))):
         assert session._likely_frames(ModelChoice(path=path)) == qa.default_frames
+
+
+def test_a_pipe_or_a_giant_in_the_folder_is_not_read_ahead(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "processor_config.json")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"num_frames": 8, "more": "x" * (1 << 20)}))
+    assert session._likely_frames(ModelChoice(path=str(tmp_path))) == 32

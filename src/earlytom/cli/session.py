@@ -31,6 +31,7 @@ TTFT_SCOPE = (
 _LONGEST_ID = 256
 # Where a checkpoint's folder may say how many frames the model likes, newest first.
 _PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+_LARGEST_SETTINGS = 1 << 20
 # What is sampled where it does not say.
 _USUAL_FRAMES = 32
 
@@ -92,8 +93,11 @@ def _likely_frames(choice: ModelChoice) -> int:
     """How many frames the model probably likes, told without loading anything; the loaded model has the last word."""
     folder = shipped_model() if choice.path is None else Path(choice.path)
     for name in _PROCESSOR_FILES:
+        path = folder / name
         try:
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            if not path.is_file() or path.stat().st_size > _LARGEST_SETTINGS:
+                continue  # a pipe would wait for its writer
+            settings = json.loads(path.read_text(encoding="utf-8"))
             frames = settings.get("video_processor", settings)["num_frames"]
         except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
             continue  # whatever is wrong with it is told when the model is loaded
