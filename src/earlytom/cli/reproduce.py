@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from earlytom.cli import benching, choices, options, session
+from earlytom.cli.bench_options import RepeatsOption, SeedOption, VideoOption
 from earlytom.cli.display import drawn, note, output, progress, status
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from earlytom.runtime.pipeline import VideoQA
 
 __all__ = ["figure6", "figure7", "figure8", "flops"]
-
-_RUNS = "Runs"
 
 FolderOption = Annotated[
     Path,
@@ -44,27 +43,8 @@ DtypeOption = Annotated[
         rich_help_panel="Model",
     ),
 ]
-VideoOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--video",
-        metavar="FILE",
-        help="The video to look at. Without it: a generated one with cuts, static stretches and motion.",
-        show_default=False,
-        rich_help_panel="Video",
-    ),
-]
 FramesOption = Annotated[
     int, typer.Option("--frames", metavar="N", min=1, help="Frames to sample.", rich_help_panel="Video")
-]
-RepeatsOption = Annotated[
-    int, typer.Option("--repeats", metavar="N", min=1, help="Rounds that count.", rich_help_panel=_RUNS)
-]
-SeedOption = Annotated[
-    int,
-    typer.Option(
-        "--seed", metavar="S", min=0, help="Of weights, made-up text and the generated video.", rich_help_panel=_RUNS
-    ),
 ]
 
 
@@ -205,8 +185,8 @@ def _bars(
     chart = BARS[name]
     check_matplotlib()
     benching.check_there(video)
-    qa = benching.build_configured(config or chart.model, choice, seed)
     make_folder(folder)
+    qa = benching.build_configured(config or chart.model, choice, seed)
     subjects = bar_subjects(chart, frames=frames)
     with benching.open_clip(video, ClipSettings(seed=seed)) as clip:
         found = _measure(chart, config or chart.model, qa, clip, subjects, repeats=repeats, seed=seed)
