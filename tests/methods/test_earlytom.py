@@ -15,7 +15,7 @@ from earlytom import EarlyTom, MethodError, Reduction
 from earlytom.methods.presets import PRESETS, preset_names
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
-from methods.earlytom_passes import VARIANTS, run_passes, static_clip
+from earlytom_passes import VARIANTS, run_passes, static_clip
 from reference.llm_merging import merge_dropped_naively
 from reference.segmentation import segment_naively
 from reference.selection import select_naively, select_together_naively

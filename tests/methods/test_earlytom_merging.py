@@ -15,7 +15,7 @@ from earlytom import EarlyTom, MethodError, Reduction, VisionZip, compose
 from earlytom.methods.presets import EVERYDAY
 from earlytom.ops import frame_floor, frame_similarity
 from earlytom.types import FrameGrid, FrameStates
-from methods.earlytom_passes import VARIANTS, run_passes, static_clip
+from earlytom_passes import VARIANTS, run_passes, static_clip
 from reference.merging import matrix_of, plan_naively
 from reference.segmentation import segment_naively
 from reference.strategies import quick, scene_clips, variants
