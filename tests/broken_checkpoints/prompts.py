@@ -109,6 +109,8 @@ def _of_one_processor() -> Iterator[Kind]:
     for value in (10**12, "x", -1):
         place, name = "video_processor|size|shortest_edge", f"shortest edge {value!r}"
         yield _processor("qwen", place, value, file, "shortest_edge", name=name)
+    for value in (10**7, "x", -1):
+        yield _processor("internvl", "image_seq_length", value, file, "image_seq_length")
     for value in ([], "", 3):
         named = r"processor_config\.json|chat_template"
         yield _processor("onevision", "video_token", value, named, name=f"video_token is {value!r}")

@@ -40,6 +40,10 @@ _CONVERTED: tuple[tuple[str, Any], ...] = (
     ("newline_position", []),
 )
 _GENERATION: tuple[tuple[str, Any], ...] = (
+    ("output_hidden_states", 0.5),
+    ("output_attentions", [[]]),
+    ("use_cache", "x"),
+    ("do_sample", 2),
     ("eos_token_id", "end"),
     ("eos_token_id", [1.5]),
     ("max_new_tokens", "many"),

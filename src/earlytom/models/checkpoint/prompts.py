@@ -18,6 +18,7 @@ _PROBE = (4, 224, 224, 3)
 # Larger than what any model takes, in pixels along a side and in all.
 _SIDE, _AREA = 4096, 4096**2
 _FRAMES = 100_000
+_PICTURE_TOKENS = 1 << 16
 
 
 def load_processor(path: str | Path, config: Any, processor_class: Any = None) -> Any:
@@ -130,6 +131,8 @@ def check_prompt(processor: Any, config: Any) -> None:
     _check_words(processor.tokenizer, prompt)
     _check_size(getattr(processor.video_processor, "size", None) or {})
     _check_frames(getattr(processor.video_processor, "num_frames", None))
+    for name in ("image_seq_length", "num_image_tokens"):
+        _check_picture_tokens(name, getattr(processor, name, None))
     with named("the processor (processor_config.json) cannot take a video"):
         inputs = processor(
             text=[prompt],
@@ -157,6 +160,14 @@ def _check_size(size: Any) -> None:
 def _check_frames(frames: Any) -> None:
     if frames is not None and not (isinstance(frames, int) and 1 <= frames <= _FRAMES):
         raise ModelError(f"num_frames in processor_config.json must be from 1 to {_FRAMES}, got {shown(frames)}")
+
+
+def _check_picture_tokens(name: str, tokens: Any) -> None:
+    """A picture's placeholders are written into the prompt, and a tokenizer without memory ends the process."""
+    if tokens is not None and not (isinstance(tokens, int) and 0 <= tokens <= _PICTURE_TOKENS):
+        raise ModelError(
+            f"{name} in processor_config.json must be an integer from 0 to {_PICTURE_TOKENS}, got {shown(tokens)}"
+        )
 
 
 def _check_ids(ids: Any, processor: Any, config: Any) -> None:

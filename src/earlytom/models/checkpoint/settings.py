@@ -27,6 +27,8 @@ _PIXELS = ("patch_size", "image_size", "num_channels", "in_channels", "in_chans"
 _POSITIVE = {"rms_norm_eps": 1.0, "layer_norm_eps": 1.0, "rope_theta": 1e18, "tokens_per_second": 1e6}
 _TOKENS = ("image_token_index", "video_token_index", "image_token_id", "video_token_id",
            "vision_start_token_id", "vision_end_token_id")  # fmt: skip
+_SWITCHES = ("output_hidden_states", "output_attentions", "output_scores", "output_logits", "return_dict", "use_cache",
+             "return_dict_in_generate", "do_sample", "tie_word_embeddings")  # fmt: skip
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "projector_hidden_act")
 # Products of two still are lengths that a tensor can have.
@@ -95,6 +97,8 @@ def _check_group(place: str, group: Mapping[str, Any]) -> None:
     for key in _ACTIVATIONS:
         if group.get(key) is not None:
             _check_activation(f"{place}{key}", group[key])
+    for key in _SWITCHES:
+        _check_switch(f"{place}{key} in config.json", group.get(key))
     for key in _ENDS:
         _check_end(f"{place}{key} in config.json", group.get(key))
     _check_heads(place, group)
@@ -209,6 +213,8 @@ def hints(settings: Mapping[str, Any], stored: Stored) -> str:
 
 def check_generation(settings: Mapping[str, Any] | None) -> None:
     """Raise `ModelError` naming the field of ``generation_config.json`` that ``generate`` could not work with."""
+    for key in _SWITCHES:
+        _check_switch(f"{key} in generation_config.json", (settings or {}).get(key))
     for key in _ENDS:
         _check_end(f"{key} in generation_config.json", (settings or {}).get(key))
     for key, value in (settings or {}).items():
@@ -226,6 +232,11 @@ def check_generation(settings: Mapping[str, Any] | None) -> None:
             continue
         if not good:
             raise ModelError(f"{key} in generation_config.json must be {wanted}, got {shown(value)}")
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ModelError(f"{name} must be true or false, got {shown(value)}")
 
 
 def _check_end(name: str, value: Any) -> None:
