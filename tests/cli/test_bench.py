@@ -115,7 +115,7 @@ def test_a_folder_in_which_nothing_can_be_written_is_told_before_a_model_is(tmp_
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(benching, "build_configured", lambda *arguments: pytest.fail("built"))
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("earlytom.bench.files.TemporaryFile", refuse)
     result = invoke("--config", "tiny", "--output", tmp_path)
     assert result.exit_code == 1
     assert "cannot be written: Permission denied" in " ".join(result.stderr.split())

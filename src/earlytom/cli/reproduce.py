@@ -178,6 +178,7 @@ def _bars(
     seed: int,
 ) -> None:
     from earlytom.bench.clips import ClipSettings
+    from earlytom.bench.configurations import find_configuration
     from earlytom.bench.files import make_folder
     from earlytom.bench.reproduce import BARS, bar_subjects, write_bars
     from earlytom.viz.inspect import check_matplotlib
@@ -185,6 +186,7 @@ def _bars(
     chart = BARS[name]
     check_matplotlib()
     benching.check_there(video)
+    find_configuration(config or chart.model)
     make_folder(folder)
     qa = benching.build_configured(config or chart.model, choice, seed)
     subjects = bar_subjects(chart, frames=frames)
