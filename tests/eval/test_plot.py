@@ -1,4 +1,4 @@
-"""The plot: a panel for each skill, a line for each method, bands for the intervals."""
+"""The plots: a panel for each skill, a line for each method, bars for the intervals; labels are in `eval/plot/`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_skill_has_a_panel_with_a_line_for_every_method() -> None:
         assert set(drawn) == {"no compression", "chance", "method0", "method1"}
         assert list(drawn["method0"].get_ydata()) == pytest.approx([70.0, 85.0])  # ascending retention, in percent
         assert list(drawn["no compression"].get_ydata()) == pytest.approx([90.0, 90.0])
-        assert len(axes.collections) == 2  # a band for each method
+        assert len(axes.collections) == 2  # bars for each method
         assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25"]
 
 
@@ -113,23 +113,46 @@ def test_nothing_is_drawn_over_ttft_where_nothing_was_timed() -> None:
     assert draw_over_ttft(untimed, title="title") is None
 
 
-def test_what_keeps_every_token_has_no_place_beside_what_does_not() -> None:
+def test_what_keeps_every_token_stands_at_the_end_of_a_cut_axis_beside_what_does_not() -> None:
     whole = [row("whole", 1.0, skill, 0.9) for skill in SKILLS]
     axes = panels(draw(rows(1) + whole, title="title"))["all skills"]
-    assert set(lines(axes)) == {"no compression", "chance", "method0"}
+    assert set(lines(axes)) == {"no compression", "chance", "method0", "whole"}
+    (place,) = lines(axes)["whole"].get_xdata()
+    assert 0.25 * 1.2 < place < 0.5  # not so far away that all others stand on one spot
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25", "100"]
+    assert [text.get_text() for text in axes.texts] == ["//"]
     axes = panels(draw(rows(0) + whole, title="title"))["all skills"]
-    assert "whole" in lines(axes)
+    assert list(lines(axes)["whole"].get_xdata()) == pytest.approx([1.0])
+    assert not axes.texts
 
 
 def test_a_method_looks_the_same_in_both_plots() -> None:
-    """One that lets every token in is left out of the first plot and must not shift the looks of those after it."""
+    """One that lets every token in has its own place and must not shift the looks of those after it."""
     whole = [row("whole", 1.0, skill, 0.88) for skill in SKILLS]
     both = [*rows(2)[:3], *whole, *rows(2)[3:]]
     over_retention = lines(panels(draw(both, title=""))["all skills"])
     over_ttft = lines(draw_over_ttft(both, title="").axes[0])
-    assert "whole" in over_ttft
-    assert "whole" not in over_retention
-    for method in ("method0", "method1"):
+    for method in ("method0", "method1", "whole"):
         for look in ("color", "marker", "linestyle"):
             of_one, of_other = (getattr(drawn[method], f"get_{look}")() for drawn in (over_retention, over_ttft))
             assert of_one == of_other
+
+
+def test_no_compression_is_dashed_in_every_plot() -> None:
+    """It is the only one that is, so that a dashed line means the same everywhere."""
+    for axes in (*panels(draw(rows(12), title="")).values(), *draw_over_ttft(rows(12), title="").axes):
+        dashed = {label for label, line in lines(axes).items() if line.get_linestyle() == "--"}
+        assert dashed == {"no compression"}
+
+
+def test_a_method_without_a_retention_stands_at_the_share_that_it_kept() -> None:
+    made = [dataclasses.replace(entry, visual_tokens=400.0) for entry in rows(1)]
+    own = [dataclasses.replace(row("own", 0.0, skill, 0.7), retention=None, visual_tokens=80.0) for skill in SKILLS]
+    axes = panels(draw(made + own, title=""))["colour"]
+    assert list(lines(axes)["own"].get_xdata()) == pytest.approx([0.2], rel=0.1)
+
+
+def test_shares_that_lie_close_together_are_not_all_written() -> None:
+    axes = panels(draw(rows(1, retentions=(0.25, 0.248, 0.24, 0.1)), title=""))["colour"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25"]
+    assert len(lines(axes)["method0"].get_xdata()) == 4

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from earlytom.errors import EarlyTomError
-from earlytom.eval.report import form_table, skill_table, summary_table, to_markdown, write_report
+from earlytom.eval.report import form_table, read_report, skill_table, summary_table, to_markdown, write_report
 from earlytom.eval.rows import Row
 
 PLAIN = Row(
@@ -102,3 +102,15 @@ def test_files_are_written_and_read_back(tmp_path) -> None:
     assert report.read_text() == to_markdown(ROWS, [("model", "tiny")])
     with pytest.raises(EarlyTomError, match=r"rows\.json: cannot be written: No such file"):
         write_report(tmp_path / "missing", ROWS, [])
+
+
+def test_a_report_is_read_back_with_what_was_run(tmp_path) -> None:
+    about = [("model", "tiny: with a colon"), ("data", "5 clips of seed 0")]
+    write_report(tmp_path, ROWS, about)
+    assert read_report(tmp_path) == (ROWS, about)
+    (tmp_path / "report.md").write_text("# Another text\n")
+    with pytest.raises(EarlyTomError, match=r"report\.md: does not tell what was run"):
+        read_report(tmp_path)
+    (tmp_path / "report.md").unlink()
+    with pytest.raises(EarlyTomError, match=r"report\.md: cannot be read as a report: .*No such file"):
+        read_report(tmp_path)

@@ -128,8 +128,8 @@ FolderOption = Annotated[
         "--output",
         "-o",
         metavar="DIR",
-        help="Keep records, rows.json, report.md, accuracy.png and ttft.png here. A stopped run goes on where it was; "
-        "several runs with the same settings may share it.",
+        help="Keep records, rows.json, report.md and the plots (accuracy, ttft and front, PNG and SVG) here. A stopped "
+        "run goes on where it was; several runs with the same settings may share it.",
         show_default=False,
         rich_help_panel=_OUTPUT,
     ),
@@ -283,14 +283,8 @@ def _write(folder: Path, rows: list[Row], about: list[tuple[str, str]], *, drawa
 
     written = [*write_report(folder, rows, about)]
     if drawable:
-        from earlytom.eval.plot import draw, draw_over_ttft
-        from earlytom.viz.inspect import write_png
+        from earlytom.eval.plot import write_plots
 
-        title = "  |  ".join(value for _, value in about)
-        drawn = {"accuracy.png": draw(rows, title=title), "ttft.png": draw_over_ttft(rows, title=title)}
-        for name, figure in drawn.items():
-            if figure is not None:
-                write_png(figure, folder / name)
-                written.append(folder / name)
+        written += write_plots(folder, rows, about)
     if show:
         output().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)

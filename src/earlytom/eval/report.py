@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from earlytom.bench.tables import Table
-from earlytom.errors import EarlyTomError
-from earlytom.eval.rows import ALL, ANY, Row
+from earlytom.errors import EarlyTomError, shortened, shown_cause
+from earlytom.eval.rows import ALL, ANY, Row, read_rows
 
-__all__ = ["NOTES", "Table", "form_table", "skill_table", "summary_table", "to_markdown", "write_report"]
+__all__ = [
+    "NOTES",
+    "Table",
+    "form_table",
+    "read_report",
+    "skill_table",
+    "summary_table",
+    "to_markdown",
+    "write_report",
+]
 
 _ROWS, _REPORT = "rows.json", "report.md"
+_FACT = re.compile(r"- (?P<name>[^:\n]+): (?P<value>.+)")
 
 NOTES = (
     "Brackets: 95% intervals from resampled clips. Differences are against method none on the same questions, in "
@@ -107,6 +118,23 @@ def write_report(folder: Path, rows: Sequence[Row], about: Sequence[tuple[str, s
         except OSError as error:
             raise EarlyTomError(f"{path}: cannot be written: {error.strerror or error}") from error
     return folder / _ROWS, folder / _REPORT
+
+
+def read_report(folder: Path) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The rows that `write_report` has written, and the names and values of what was run.
+
+    Raises:
+        EarlyTomError: a file cannot be read, or holds something else.
+    """
+    rows, path = read_rows(folder / _ROWS), folder / _REPORT
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise EarlyTomError(f"{shortened(path)}: cannot be read as a report: {shown_cause(error)}") from error
+    about = [(found["name"], found["value"]) for line in text.splitlines() if (found := _FACT.fullmatch(line))]
+    if not about:
+        raise EarlyTomError(f"{shortened(path)}: does not tell what was run, in lines of '- name: value'")
+    return rows, about
 
 
 def to_markdown(rows: Sequence[Row], about: Sequence[tuple[str, str]]) -> str:
