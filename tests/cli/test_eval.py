@@ -46,8 +46,9 @@ def test_tables_and_files(shared_model: Any, folder: Path) -> None:
         (method, skill) for method in ("none", "earlytom") for skill in ("all", "colour", "count")
     ]
     assert "## Accuracy and cost" in (folder / "report.md").read_text()
-    for picture in ("accuracy.png", "ttft.png"):
-        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    for picture in ("accuracy", "ttft", "front"):
+        assert (folder / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{picture}.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_json_goes_on_from_the_folder_and_is_all_of_stdout(

@@ -156,3 +156,13 @@ def test_shares_that_lie_close_together_are_not_all_written() -> None:
     axes = panels(draw(rows(1, retentions=(0.25, 0.248, 0.24, 0.1)), title=""))["colour"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "25"]
     assert len(lines(axes)["method0"].get_xdata()) == 4
+
+
+def test_everything_lies_within_the_axes() -> None:
+    """The smallest share too, where it is too near to the next one to be written on the axis."""
+    for axes in panels(draw(rows(5, retentions=(0.25, 0.105, 0.1)), title="")).values():
+        low, high = axes.get_xlim()
+        for line in lines(axes).values():
+            if line.get_marker() != "None":
+                assert low < min(line.get_xdata()) < max(line.get_xdata()) < high
+                assert axes.get_ylim()[0] < min(line.get_ydata()) < max(line.get_ydata()) < axes.get_ylim()[1]

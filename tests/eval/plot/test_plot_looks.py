@@ -27,6 +27,11 @@ def test_the_plain_method_keeps_its_look_beside_its_variants() -> None:
     assert len(set(variants.values())) == 3
 
 
+def test_what_the_package_does_not_know_takes_colours_that_are_not_in_use() -> None:
+    run = ["tome", "mine", "earlytom", "yours:option=1", "visionzip"]
+    assert len({look.colour for look in looks_of(run).values()}) == len(run)
+
+
 def test_controls_are_grey() -> None:
     for control in ("random", "uniform", "average-pooling"):
         red, green, blue = looks_of([control])[control].ink

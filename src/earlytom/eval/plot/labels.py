@@ -110,7 +110,7 @@ class _Field:
     @classmethod
     def measure(cls, axes: Axes, points: Sequence[Any], lines: Sequence[Sequence[Any]]) -> _Field:
         """Lay the figure out and find where everything is."""
-        figure = axes.get_figure()
+        figure: Any = axes.get_figure()
         figure.draw_without_rendering()
         scale = 72.0 / figure.dpi
         at = scale * axes.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
@@ -140,7 +140,7 @@ class _Field:
         """[N, 2] widths and heights of texts, with the gap that stays free around them."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        figure = self.axes.get_figure()
+        figure: Any = self.axes.get_figure()
         renderer = FigureCanvasAgg(figure).get_renderer()
         found = []
         for text in texts:
@@ -228,13 +228,13 @@ def _along(line: Floats) -> Floats:
 def _overlap(boxes: Floats, others: Floats) -> npt.NDArray[np.bool_]:
     """[P, N] whether boxes [P, 4] and [N, 4] overlap."""
     one, other = boxes[:, None], others[None]
-    return ((one[..., :2] < other[..., 2:]) & (one[..., 2:] > other[..., :2])).all(axis=-1)
+    return np.logical_and.reduce((one[..., :2] < other[..., 2:]) & (one[..., 2:] > other[..., :2]), axis=-1)
 
 
 def _inside(at: Floats, boxes: Floats) -> npt.NDArray[np.bool_]:
     """[P, S, N] whether places [P, S, 2] lie in boxes [N, 4]."""
     place, box = at[:, :, None], boxes[None, None]
-    return ((place > box[..., :2]) & (place < box[..., 2:])).all(axis=-1)
+    return np.logical_and.reduce((place > box[..., :2]) & (place < box[..., 2:]), axis=-1)
 
 
 def _cross(start: Floats, end: Floats, other_start: Floats, other_end: Floats) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ UNCOMPRESSED, CHANCE = "no compression", "chance"
 """What legends call method ``none``, and answers without the video."""
 
 _CONTROL_LOOKS = tuple(zip(("0.35", "0.5", "0.62"), ("x", "+", "d"), strict=True))
+_COLOURS = (*COLOURS, "#882255", "#94B21E")
 _DARKER = 0.7
 _OWN = [name for name in METHODS if name != BASELINE and name not in CONTROLS]
 
@@ -49,16 +51,18 @@ def looks_of(methods: Iterable[str]) -> dict[str, Look]:
     """The look of each method but the baseline, by its label (`earlytom.eval.rows.Row.method`), in the given order.
 
     The package's own methods look the same in every run, with options too where the run has them in one form only, and
-    controls are grey. All others take what is left, in order. No two of the first 18 share marker and filling, so that
-    they can be told apart without colour.
+    controls are grey. All others take what is left, colours that are not in use first. Markers and fillings differ as
+    well, as far as there are any, so that methods can be told apart without colour.
     """
     present = [method for method in dict.fromkeys(methods) if method != BASELINE]
     chosen = {label: _OWN.index(name) for name, label in _plainest(present).items() if name in _OWN}
     looks = {label: _control(name) for name, label in _plainest(present).items() if name in CONTROLS}
-    free = (number for number in range(len(_OWN) + len(present)) if number not in chosen.values())
-    for method in present:
-        if method not in looks:
-            looks[method] = _look(chosen[method] if method in chosen else next(free))
+    looks |= {label: _look(number) for label, number in chosen.items()}
+    free = [_look(number) for number in range(len(_OWN) + len(present)) if number not in chosen.values()]
+    for method in (method for method in present if method not in looks):
+        colours = Counter(look.colour for look in looks.values())
+        looks[method] = min(free, key=lambda look: colours[look.colour])
+        free.remove(looks[method])
     return {method: looks[method] for method in present}
 
 
@@ -79,4 +83,4 @@ def _control(name: str) -> Look:
 
 def _look(number: int) -> Look:
     hollow = number // len(MARKERS) % 2 == 1
-    return Look(colour=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], hollow=hollow)
+    return Look(colour=_COLOURS[number % len(_COLOURS)], marker=MARKERS[number % len(MARKERS)], hollow=hollow)

@@ -54,6 +54,7 @@ def draw(rows: Sequence[Row], *, title: str) -> Figure:
                 axes.set_axis_off()
                 continue
             chosen = [row for row in mine if row.skill == skills[number]]
+            axes.set_ylim(_floor(mine), 102)
             _draw_panel(axes, chosen, looks, axis)
             axes.set_title(_heading(chosen[0]), pad=3, fontweight="bold" if skills[number] == ALL else "normal")
             if number % columns == 0:
@@ -70,12 +71,14 @@ class _Axis:
     """The axis of retentions, logarithmic.
 
     Attributes:
-        ticks: the shares that are written on it, ascending.
+        ticks: the shares that are written on it, ascending; the last one is the largest of all.
+        start: the smallest share.
         end: where all tokens stand.
         spread: the factor within which methods of one share are set side by side.
     """
 
     ticks: tuple[float, ...]
+    start: float
     end: float
     spread: float
 
@@ -86,7 +89,7 @@ class _Axis:
         ticks = _spaced(shares)
         steps = [above / below for below, above in itertools.pairwise(ticks)]
         end = 1.0 if shares[0] >= 1.0 else min(1.0, _BESIDE * max(value for value in shares if value < 1.0))
-        return cls(ticks=ticks, end=end, spread=min([1.25, *steps]) ** 0.7)
+        return cls(ticks=ticks, start=shares[0], end=end, spread=min([1.25, *steps]) ** 0.7)
 
     def place(self, value: float) -> float:
         """Where a share stands."""
@@ -98,7 +101,8 @@ class _Axis:
 
     @property
     def limits(self) -> tuple[float, float]:
-        return self.place(self.ticks[0]) / self.spread**0.8 / 1.05, self.place(self.ticks[-1]) * self.spread**0.8 * 1.05
+        margin = 1.05 * self.spread**0.8
+        return self.place(self.start) / margin, self.place(self.ticks[-1]) * margin
 
 
 def _spaced(shares: Sequence[float]) -> tuple[float, ...]:
@@ -108,6 +112,11 @@ def _spaced(shares: Sequence[float]) -> tuple[float, ...]:
         if value * _LEAST_STEP <= kept[0]:
             kept.insert(0, value)
     return tuple(kept)
+
+
+def _floor(rows: Sequence[Row]) -> float:
+    """Where the axis of accuracies begins: a little below everything that is drawn."""
+    return max(-2.0, 100 * min(min(row.low, row.chance) for row in rows) - 5)
 
 
 def _heading(row: Row) -> str:
@@ -128,7 +137,6 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], looks: Mapping[str, Look], axis
     axes.set_xlim(*axis.limits)
     axes.set_xticks([axis.place(tick) for tick in axis.ticks], [f"{100 * tick:.3g}" for tick in axis.ticks])
     axes.set_xticks([], minor=True)
-    axes.set_ylim(-2, 102)
     if axis.is_cut:
         _draw_cut(axes, axis)
 
