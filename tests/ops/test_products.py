@@ -11,12 +11,14 @@ import torch
 import earlytom
 from conftest import batch, clip, tiny_model
 from earlytom.ops import (
+    center_similarity,
     dominant_and_contextual,
     exact_product,
     frame_similarity,
     last_query_attention,
     match_tokens,
     merge_dropped_tokens,
+    novelty_in_time,
     paired_cosines,
     received_attention,
     squared_distances,
@@ -70,6 +72,9 @@ ROWS = torch.randn(6, 40, 96, generator=torch.Generator().manual_seed(1))
 USES: dict[str, Callable[[], object]] = {
     "frame_similarity": lambda: frame_similarity(ROWS),
     "paired_cosines": lambda: paired_cosines(ROWS[:3], ROWS[3:]),
+    "novelty_in_time": lambda: novelty_in_time(ROWS),
+    "similarity_to_clip": lambda: center_similarity(ROWS)[0],
+    "similarity_to_frame": lambda: center_similarity(ROWS)[1],
     "squared_distances": lambda: squared_distances(ROWS),
     "match_tokens": lambda: match_tokens(ROWS, 12),
     "merge_dropped_tokens": lambda: merge_dropped_tokens(ROWS[0], ROWS[1, :, 0], ratio=0.5, sequential=False).to_rows(),
@@ -104,6 +109,7 @@ def test_similarities_agree_however_loosened(name, loosened) -> None:
 @pytest.mark.parametrize(
     "method",
     ["earlytom:retention=0.25", "visionzip", "holitom", "fastvid:scores=received", "prunevid", "dycoke", "tome",
+     "evs", "vidcom2",
      "earlytom:retention=0.5,inner_merging=true,inner_layer=3", "fastv", "pyramiddrop"],
 )  # fmt: skip
 def test_every_method_runs_under_autocast(method) -> None:

@@ -6,7 +6,15 @@ A frame here is a row of the first dimension, as in the papers: what the vision 
 from earlytom.ops.anchors import AnchorPlan, merge_into_anchors
 from earlytom.ops.attention import last_query_attention, received_attention
 from earlytom.ops.bipartite import match_tokens, matched_means, merge_down, merge_schedule
-from earlytom.ops.budget import apportion, exact_counts, frame_floor, published_counts, rescaled_retention, token_budget
+from earlytom.ops.budget import (
+    apportion,
+    exact_counts,
+    frame_floor,
+    published_counts,
+    rescaled_retention,
+    token_budget,
+    tokens_after_pruning,
+)
 from earlytom.ops.clustering import cluster_sizes, density_peaks, join_nearest, squared_distances
 from earlytom.ops.contextual import dominant_and_contextual
 from earlytom.ops.fingerprints import fingerprint
@@ -14,6 +22,7 @@ from earlytom.ops.llm_merging import merge_dropped_tokens
 from earlytom.ops.merging import plan_merging
 from earlytom.ops.partition import best_partition, static_since, static_tokens, window_savings
 from earlytom.ops.products import exact_product
+from earlytom.ops.redundancy import center_similarity, frame_shares, novelty_in_time, select_distinct
 from earlytom.ops.resizing import pool_bilinear
 from earlytom.ops.segmentation import Segment, adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
 from earlytom.ops.selection import highest_scores, kept_indices, ranks_among, select_by_frame
@@ -44,6 +53,7 @@ __all__ = [
     "adaptive_threshold",
     "apportion",
     "best_partition",
+    "center_similarity",
     "cluster_dynamic",
     "cluster_sizes",
     "cluster_static",
@@ -56,6 +66,7 @@ __all__ = [
     "exact_product",
     "fingerprint",
     "frame_floor",
+    "frame_shares",
     "frame_similarity",
     "frame_windows",
     "highest_scores",
@@ -69,6 +80,7 @@ __all__ = [
     "merge_into_anchors",
     "merge_schedule",
     "nearest_grid",
+    "novelty_in_time",
     "packed_frame_similarity",
     "paired_cosines",
     "plan_merging",
@@ -80,6 +92,7 @@ __all__ = [
     "rescaled_retention",
     "segment_frames",
     "select_by_frame",
+    "select_distinct",
     "select_dynamic",
     "similarity_rows",
     "similarity_within",
@@ -87,6 +100,7 @@ __all__ = [
     "static_since",
     "static_tokens",
     "token_budget",
+    "tokens_after_pruning",
     "unit_rows",
     "window_savings",
     "window_similarity",

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["apportion", "exact_counts", "frame_floor", "published_counts", "rescaled_retention", "token_budget"]
+__all__ = [
+    "apportion",
+    "exact_counts",
+    "frame_floor",
+    "published_counts",
+    "rescaled_retention",
+    "token_budget",
+    "tokens_after_pruning",
+]
+
+_DIGITS = 12
 
 
 def token_budget(retention: float, tokens: int) -> int:
@@ -15,6 +25,16 @@ def token_budget(retention: float, tokens: int) -> int:
     budget is this package's own; no published code has it.
     """
     return min(tokens, max(1, round(retention * tokens)))
+
+
+def tokens_after_pruning(retention: float, tokens: int) -> int:
+    """What vLLM leaves of ``tokens`` at a pruning rate q of ``1 - retention``: ``int(tokens * (1 - q))``, perhaps 0.
+
+    It cuts off what ``1 - q`` makes of q in floats: a rate of 0.9 leaves 99 of 1,000 tokens. ``q`` is taken as a user
+    would write it, 0.9 for a retention of 0.1.
+    """
+    rate = round(1.0 - retention, _DIGITS)
+    return int(tokens * (1.0 - rate))
 
 
 def frame_floor(budget: int, tokens_per_frame: int) -> int:
