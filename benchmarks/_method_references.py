@@ -11,12 +11,15 @@ from torch import Tensor
 
 from earlytom.methods.base import Method
 from earlytom.methods.dycoke import DyCoke
+from earlytom.methods.evs import EVS
 from earlytom.methods.fastvid import FastVID
 from earlytom.methods.holitom import HoliTom
 from earlytom.methods.prunevid import PruneVid
+from earlytom.methods.vidcom2 import VidCom2
 from earlytom.types import VisualTokens
 from reference.dycoke import exact_naively
 from reference.fastvid import cut_naively, exact_plan_naively, fastvid_naively
+from reference.redundancy import evs_naively, vidcom2_naively
 from reference.scenes import scene_clip
 from reference.similarity import cosine_naively
 from reference.windows import (
@@ -36,7 +39,9 @@ def disagreements(device: torch.device) -> list[str]:
     found = _compare(HoliTom(retention=_RETENTION), clip, device, *_holitom(clip))
     found += _compare(PruneVid(retention=_RETENTION), clip, device, *_prunevid(clip))
     found += _compare(FastVID(retention=_RETENTION), clip, device, *_fastvid(clip))
-    return found + _compare(DyCoke(retention=_RETENTION), clip, device, *_dycoke(clip))
+    found += _compare(DyCoke(retention=_RETENTION), clip, device, *_dycoke(clip))
+    found += _compare(EVS(retention=_RETENTION), clip, device, *_evs(clip))
+    return found + _compare(VidCom2(retention=_RETENTION), clip, device, *_vidcom2(clip))
 
 
 def _compare(
@@ -97,4 +102,14 @@ def _dycoke(clip: VisualTokens) -> tuple[list[int], Tensor]:
     dealt = iter(share + (number in more) for number in range(others))
     counts = [next(dealt) if frame % 4 else per_frame for frame in range(_FRAMES)]
     kept = exact_naively(clip.features, counts)
+    return kept, clip.features.flatten(0, 1)[kept]
+
+
+def _evs(clip: VisualTokens) -> tuple[list[int], Tensor]:
+    kept = evs_naively(clip.features, _budget(clip))
+    return kept, clip.features.flatten(0, 1)[kept]
+
+
+def _vidcom2(clip: VisualTokens) -> tuple[list[int], Tensor]:
+    kept = vidcom2_naively(clip.features, _RETENTION, _budget(clip))
     return kept, clip.features.flatten(0, 1)[kept]

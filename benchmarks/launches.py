@@ -22,7 +22,7 @@ from families import FAMILY_NAMES, family_case
 METHODS = (
     "none", "earlytom:retention=1", "earlytom", "earlytom:retention=0.25,preset=paper", "visionzip", "holitom",
     "prunevid", "random:retention=0.25", "tome:retention=0.5", "earlytom+visionzip", "fastvid:scores=received",
-    "dycoke", "uniform", "average-pooling",
+    "dycoke", "uniform", "average-pooling", "evs", "vidcom2",
 )  # fmt: skip
 # Temporal grids of the clips of a call.
 CALLS = {"one clip": (12,), "two clips": (6, 6)}

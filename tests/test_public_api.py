@@ -12,11 +12,12 @@ import pytest
 import earlytom
 
 PUBLIC = [
-    "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EarlyTom", "EarlyTomError", "FastV",
-    "FastVID", "HoliTom", "InnerMerging", "Limits", "Method", "MethodError", "ModelError", "PruneVid", "PyramidDrop",
-    "RandomSelection", "Reduction", "Sampling", "ToMe", "Trace", "Uncompressed", "UniformSubsampling", "Video",
-    "VideoError", "VideoQA", "VideoSession", "VisionZip", "__version__", "compose", "compress", "load", "make_method",
-    "parse_method", "prepare", "read_video", "sample_questions", "sample_videos", "shipped_model",
+    "Answer", "AveragePooling", "Composition", "CompressionError", "DyCoke", "EVS", "EarlyTom", "EarlyTomError",
+    "FastV", "FastVID", "HoliTom", "InnerMerging", "Limits", "Method", "MethodError", "ModelError", "PruneVid",
+    "PyramidDrop", "RandomSelection", "Reduction", "Sampling", "ToMe", "Trace", "Uncompressed", "UniformSubsampling",
+    "VidCom2", "Video", "VideoError", "VideoQA", "VideoSession", "VisionZip", "__version__", "compose", "compress",
+    "load", "make_method", "parse_method", "prepare", "read_video", "sample_questions", "sample_videos",
+    "shipped_model",
 ]  # fmt: skip
 
 _MEASURE = """

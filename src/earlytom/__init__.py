@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from earlytom.methods.compose import Composition, compose
     from earlytom.methods.dycoke import DyCoke
     from earlytom.methods.earlytom import EarlyTom
+    from earlytom.methods.evs import EVS
     from earlytom.methods.fastv import FastV
     from earlytom.methods.fastvid import FastVID
     from earlytom.methods.holitom import HoliTom
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from earlytom.methods.random import RandomSelection
     from earlytom.methods.tome import ToMe
     from earlytom.methods.uniform import UniformSubsampling
+    from earlytom.methods.vidcom2 import VidCom2
     from earlytom.methods.visionzip import VisionZip
     from earlytom.reduction import Reduction
     from earlytom.runtime import compress, prepare
@@ -44,6 +46,7 @@ _HOMES = {
     "Composition": "earlytom.methods.compose",
     "CompressionError": "earlytom.errors",
     "DyCoke": "earlytom.methods.dycoke",
+    "EVS": "earlytom.methods.evs",
     "EarlyTom": "earlytom.methods.earlytom",
     "EarlyTomError": "earlytom.errors",
     "FastV": "earlytom.methods.fastv",
@@ -63,6 +66,7 @@ _HOMES = {
     "Trace": "earlytom.trace",
     "Uncompressed": "earlytom.methods.none",
     "UniformSubsampling": "earlytom.methods.uniform",
+    "VidCom2": "earlytom.methods.vidcom2",
     "Video": "earlytom.video",
     "VideoError": "earlytom.errors",
     "VideoQA": "earlytom.runtime.pipeline",
@@ -81,6 +85,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "EVS",
     "Answer",
     "AveragePooling",
     "Composition",
@@ -105,6 +110,7 @@ __all__ = [
     "Trace",
     "Uncompressed",
     "UniformSubsampling",
+    "VidCom2",
     "Video",
     "VideoError",
     "VideoQA",

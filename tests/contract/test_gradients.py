@@ -16,6 +16,7 @@ from families import FAMILY_NAMES, family_case
 METHODS = [
     "earlytom:retention=0.5", "visionzip:retention=0.5", "holitom:retention=0.5", "prunevid:retention=0.5",
     "fastvid:retention=0.5,scores=received", "dycoke:retention=0.5", "tome:retention=0.5", "random:retention=0.5",
+    "evs:retention=0.5", "vidcom2:retention=0.5",
     "earlytom:retention=0.5,inner_merging=true,inner_layer=3", "fastv", "pyramiddrop",
 ]  # fmt: skip
 

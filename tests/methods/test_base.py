@@ -199,7 +199,10 @@ def test_checkers() -> None:
 # A number of tokens instead of a share
 
 GRID = FrameGrid(frames=8, rows=4, columns=4)
-TAKING = ["earlytom", "random", "uniform", "average-pooling", "visionzip", "holitom", "fastvid", "prunevid", "tome"]
+TAKING = [
+    "earlytom", "random", "uniform", "average-pooling", "visionzip", "holitom", "fastvid", "prunevid", "evs", "vidcom2",
+    "tome",
+]  # fmt: skip
 NO_SELECTION = "it selects no tokens before the language model"
 
 
@@ -268,6 +271,8 @@ def test_retention_and_a_number_of_tokens_are_not_both_given() -> None:
         ("visionzip:compat=official", "compat='official' rounds frame by frame"),
         ("fastvid:compat=official", "compat='official' rounds frame by frame"),
         ("holitom:compat=official", "compat='official' rounds block by block"),
+        ("evs:compat=official", "compat='official' counts by a pruning rate"),
+        ("vidcom2:compat=official", "compat='official' counts by a pruning rate"),
         ("tome:unmerge=false", "unmerge=False leaves equally many tokens of every frame"),
     ],
 )  # fmt: skip

@@ -25,6 +25,8 @@ METHODS: Mapping[str, str] = {
     "fastvid": "earlytom.methods.fastvid:FastVID",
     "prunevid": "earlytom.methods.prunevid:PruneVid",
     "dycoke": "earlytom.methods.dycoke:DyCoke",
+    "evs": "earlytom.methods.evs:EVS",
+    "vidcom2": "earlytom.methods.vidcom2:VidCom2",
     "inner-merging": "earlytom.methods.inner_merging:InnerMerging",
     "fastv": "earlytom.methods.fastv:FastV",
     "pyramiddrop": "earlytom.methods.pyramiddrop:PyramidDrop",

@@ -36,6 +36,8 @@ _NAMES = {
     "fastvid": "FastVID",
     "prunevid": "PruneVid",
     "dycoke": "DyCoke",
+    "evs": "EVS",
+    "vidcom2": "VidCom2",
     "fastv": "FastV",
     "pyramiddrop": "PyramidDrop",
     "tome": "ToMe",
