@@ -6,8 +6,9 @@ frame keeps is up to the clip.
 
 What differs from vLLM's code (``compat="official"`` restores it): the budget is exact, where theirs cuts off in floats
 and never goes below the tokens of one frame. Where the budget is less than a frame the rule says nothing: here it is
-then spread evenly over the first one, and the others give nothing. Both decide in float32, vLLM in the model's dtype;
-in both, tokens that are zeros or not finite are unlike all others (vLLM: those that are not finite come first of all).
+then spread evenly over the first one, and the others give nothing. Either compares in float32, where vLLM does it in
+the model's dtype, and takes tokens that are not finite for ones without any likeness, as those of zeros are; vLLM keeps
+them before all others. Of equals the earlier one stays, as there.
 """
 
 from __future__ import annotations

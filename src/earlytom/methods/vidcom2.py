@@ -6,8 +6,8 @@ the clip may keep more of them than the others, and each keeps its most distinct
 come to is then fitted to the budget by distinctness over the whole clip; the authors' code has all but this.
 
 What differs from vLLM's code (``compat="official"`` restores it): the budget is exact, where theirs cuts off in floats
-and never goes below one token a frame. Both decide in float32, vLLM in the model's dtype. Of equals the earlier one
-stays (vLLM: not defined), and values that are not finite count as 0.
+and never goes below one token a frame. Either compares in float32, where vLLM does it in the model's dtype, keeps the
+earlier one of equals, which vLLM leaves open, and takes values that are not finite for 0.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def novelty_in_time(features: Tensor) -> Tensor:
         features: [N, P, D] frames, any floating dtype.
 
     Returns:
-        [N, P] float32 in [0, 2]; infinite in the first frame, which has nothing before it. Tokens are unlike (1) those
-        that are zeros or not finite.
+        [N, P] float32 in [0, 2]; infinite in the first frame, which has nothing before it; 1 where one of the two
+        tokens is zeros or not finite.
     """
     first = torch.full(features.shape[1:2], float("inf"), dtype=torch.float32, device=features.device)[None]
     return torch.cat([first, 1.0 - paired_cosines(features[1:], features[:-1])])
