@@ -75,7 +75,7 @@ def test_methods_that_take_no_number_of_tokens_are_left_out_or_refused() -> None
     variants, left_out = make_variants(["all"], [], visual_tokens=[64])
     assert {variant.method.name for variant in variants} == {
         "none", "earlytom", "random", "uniform", "average-pooling", "visionzip", "holitom", "fastvid", "prunevid",
-        "tome", "inner-merging",
+        "evs", "vidcom2", "tome", "inner-merging",
     }  # fmt: skip
     assert any(told.startswith("left out: dycoke: method 'dycoke' takes no visual_tokens") for told in left_out)
     with pytest.raises(MethodError, match="method 'fastv' takes no visual_tokens"):
