@@ -17,7 +17,7 @@ UNCOMPRESSED, CHANCE = "no compression", "chance"
 """What legends call method ``none``, and answers without the video."""
 
 _CONTROL_LOOKS = tuple(zip(("0.35", "0.5", "0.62"), ("x", "+", "d"), strict=True))
-_COLOURS = (*COLOURS, "#882255", "#94B21E")
+_COLOURS = (*COLOURS, "#882255", "#94B21E", "#7A5230", "#4B3F9E")
 _DARKER = 0.7
 _OWN = [name for name in METHODS if name != BASELINE and name not in CONTROLS]
 
