@@ -292,6 +292,24 @@ class Reduction:
         anchor = self.survivors().cpu()[other.survivors().cpu()]
         return Reduction(composed.offsets, composed.source, composed.weight, self.inputs, anchor)
 
+    def among(self, rows: Tensor, inputs: int) -> Reduction:
+        """The same map where its input rows were chosen out of more: `keep`, then this one, without waiting.
+
+        Args:
+            rows: [self.inputs] int64, which of the ``inputs`` rows each input row is.
+            inputs: number of rows to choose from.
+
+        Raises:
+            MethodError: there is not one for each input row.
+        """
+        self._check_length("rows", rows, f"{self.inputs}, one an input row", rows.shape[0] == self.inputs)
+        offsets, source = (part.to(rows.device, non_blocking=True) for part in (self.offsets, self.source))
+        weight, anchor = (
+            None if part is None else part.to(rows.device, non_blocking=True) for part in (self.weight, self.anchor)
+        )
+        anchor = None if anchor is None else rows[anchor]
+        return Reduction(offsets=offsets, source=rows[source], weight=weight, inputs=inputs, anchor=anchor)
+
     def survivors(self) -> Tensor:
         """[K] int64: the input row whose place (frame, position, row, column) each output row takes."""
         return self.source.index_select(0, self.offsets[:-1]) if self.anchor is None else self.anchor

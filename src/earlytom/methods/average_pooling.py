@@ -40,7 +40,7 @@ class AveragePooling(Method):
     name: ClassVar[str] = "average-pooling"
     summary: ClassVar[str] = "means of neighbouring tokens (a baseline of the paper)"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
-    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid"})
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "whole grid"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

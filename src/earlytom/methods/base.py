@@ -20,7 +20,7 @@ from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, Re
 
 if TYPE_CHECKING:
     from earlytom.reduction import Reduction
-    from earlytom.types import FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
+    from earlytom.types import CellStates, FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
 
 __all__ = ["Method", "check_choice", "check_count", "check_layer", "check_range", "check_switches"]
 
@@ -208,6 +208,24 @@ class Method:
 
     def merge_frames(self, states: FrameStates, layer: int, floor: int) -> Decision:
         """Merge temporal grids after encoder layer ``layer``; at least ``floor`` must be left to fill the budget."""
+        return Decision()
+
+    def cells_kept(self, grid: FrameGrid) -> int | None:
+        """K, how many cells of each temporal grid go on behind ``EncoderPlan.cell_layer``; ``None``: all of them.
+
+        From shapes alone, before the encoder runs. Where even all grids of the clip could not fill the budget with so
+        many, as many are kept as are needed for that.
+        """
+        return None
+
+    def select_cells(self, states: CellStates, budget: int) -> Decision:
+        """Choose which cells of each temporal grid go on through the remaining layers of the vision encoder.
+
+        The reduction selects rows of the N * P cells, flattened in temporal and raster order: ascending, without
+        weights, ``states.kept`` of each grid, and of these as many of each window as ``states.windows`` says
+        (`earlytom.ops.best_cells` makes such rows of scores). Of the cells that are left `select_tokens` will keep
+        ``budget`` tokens.
+        """
         return Decision()
 
     def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:

@@ -26,12 +26,21 @@ from earlytom.types import Decision, EncoderPlan, EncoderShape, LanguagePlan, St
 
 if TYPE_CHECKING:
     from earlytom.reduction import Reduction
-    from earlytom.types import FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
+    from earlytom.types import CellStates, FrameGrid, FrameStates, LanguageStates, TokenStates, VisualTokens
 
 __all__ = ["Composition", "compose", "compose_stages"]
 
 # What the encoder stage asks of the encoder; everything else in an EncoderPlan is for the token stage.
-_ENCODER_STAGE_FIELDS = ("merge_layers", "merge_similarity", "token_layers", "proportional_attention", "unmerge")
+_ENCODER_STAGE_FIELDS = (
+    "merge_layers",
+    "merge_similarity",
+    "token_layers",
+    "proportional_attention",
+    "unmerge",
+    "cell_layer",
+    "cell_attention",
+    "cell_similarity",
+)
 _WHERE: dict[Stage, str] = {"encoder": "inside the vision encoder", "llm": "inside the language model"}
 
 _Supplying = tuple[Method, tuple[Stage, ...]]
@@ -230,6 +239,10 @@ class Composition(Method):
             return merging
         if merging.token_layers and not merging.unmerge and self.encoder is not self.tokens:
             raise MethodError(f"{self.name}: merged tokens that leave the encoder unpooled cannot be selected from")
+        if merging.cell_layer is not None and "whole grid" in self.tokens.needs:
+            raise MethodError(
+                f"{self.name}: {self.tokens.name} needs whole temporal grids, of each of which only some cells go on"
+            )
         selecting = self.tokens.encoder_plan(encoder)
         asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
         return replace(selecting, similarity_span=_widest_span(merging, selecting), **asked)
@@ -252,6 +265,12 @@ class Composition(Method):
             reason = f"{decision.reduction.outputs} frames would be left, {floor} are needed for the budget"
             return Decision(details={**decision.details, "not_merged": reason})
         return decision
+
+    def cells_kept(self, grid: FrameGrid) -> int | None:
+        return None if self.encoder is None else self.encoder.cells_kept(grid)
+
+    def select_cells(self, states: CellStates, budget: int) -> Decision:
+        return Decision() if self.encoder is None else self.encoder.select_cells(states, budget)
 
     def merge_tokens(self, states: TokenStates, layer: int) -> Reduction | None:
         return None if self.encoder is None else self.encoder.merge_tokens(states, layer)
@@ -282,7 +301,7 @@ class Composition(Method):
 
 def _widest_span(merging: EncoderPlan, selecting: EncoderPlan) -> int | None:
     """How far apart the temporal grids are whose similarities either stage reads."""
-    spans = [merging.similarity_span] if merging.merge_similarity else []
+    spans = [merging.similarity_span] if merging.merge_similarity or merging.cell_similarity else []
     spans += [selecting.similarity_span] if selecting.frame_similarity else []
     known = [span for span in spans if span is not None]
     return max(known) if known and len(known) == len(spans) else None

@@ -57,7 +57,7 @@ class DyCoke(Method):
     summary: ClassVar[str] = "one frame in four whole, of the others the tokens that changed most"
     paper: ClassVar[str] = "arXiv 2411.15024"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
-    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid"})
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "whole grid"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

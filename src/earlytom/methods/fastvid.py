@@ -76,7 +76,7 @@ class FastVID(Method):
     summary: ClassVar[str] = "salient tokens of every frame, and density peaks that gather the rest of their segment"
     paper: ClassVar[str] = "arXiv 2503.11187"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
-    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "received attention"})
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "whole grid", "received attention"})
     stand_ins: ClassVar[tuple[str, ...]] = ("scores=received",)
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ class HoliTom(Method):
     summary: ClassVar[str] = "static tokens merged along time over optimal windows, then clustering and selection"
     paper: ClassVar[str] = "arXiv 2505.21334"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
-    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "received attention"})
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "whole grid", "received attention"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

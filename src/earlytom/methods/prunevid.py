@@ -61,7 +61,7 @@ class PruneVid(Method):
     summary: ClassVar[str] = "static tokens merged along time over clustered frames, then clustering in space"
     paper: ClassVar[str] = "arXiv 2412.16117"
     stages: ClassVar[tuple[Stage, ...]] = ("tokens",)
-    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid"})
+    needs: ClassVar[frozenset[Resource]] = frozenset({"frame grid", "whole grid"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,7 +35,7 @@ from earlytom.models.prefill import (
 )
 from earlytom.models.wrapping import uncompiled
 from earlytom.ops import pool_bilinear
-from earlytom.stages import FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
 from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["LlavaOnevisionCall", "LlavaOnevisionHost", "LlavaOnevisionTower"]
@@ -80,7 +80,7 @@ class LlavaOnevisionHost(Host):
             )
 
     def encoder_shape(self) -> EncoderShape:
-        return EncoderShape(depth=max(self.feature_layers))
+        return EncoderShape(depth=max(self.feature_layers), cells=True)
 
     def check_plan(self, plan: EncoderPlan) -> None:
         vision_tower = self.model.model.vision_tower
@@ -126,7 +126,8 @@ class LlavaOnevisionTower(Tower):
         self._side = self.config.vision_config.image_size // self.config.vision_config.patch_size
 
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
-        return FrameBatch(hidden=self._base.vision_tower.embeddings(pixels), grids_per_clip=grids_per_clip)
+        hidden = self._base.vision_tower.embeddings(pixels)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         requests, layer = visitor.requests, self._layers[index]
@@ -146,7 +147,10 @@ class LlavaOnevisionTower(Tower):
         return batch.with_hidden(hidden)
 
     def project(self, batch: FrameBatch) -> Tensor:
-        features: Tensor = self._base.apply_pooling(self._base.multi_modal_projector(self._features(batch)))
+        projected: Tensor = self._base.multi_modal_projector(self._features(batch))
+        if batch.cells is not None:
+            return batch.layout.pooled(projected, batch.cells)
+        features: Tensor = self._base.apply_pooling(projected)
         return features
 
     def project_tokens(self, batch: FrameBatch) -> Tensor:
@@ -155,6 +159,9 @@ class LlavaOnevisionTower(Tower):
 
     def pool_attention(self, attention: Tensor) -> Tensor:
         return pool_bilinear(attention, side=self._side, pooled=(self.grid.rows, self.grid.columns))
+
+    def make_cell_layout(self) -> CellLayout:
+        return CellLayout.of_pooling(self.pool_attention, (self._side, self._side), (self.grid.rows, self.grid.columns))
 
     def pooling_head(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
         return head_attention(self._base.vision_tower, batch.hidden)

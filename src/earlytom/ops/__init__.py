@@ -15,6 +15,7 @@ from earlytom.ops.budget import (
     token_budget,
     tokens_after_pruning,
 )
+from earlytom.ops.cells import best_cells
 from earlytom.ops.clustering import cluster_sizes, density_peaks, join_nearest, squared_distances
 from earlytom.ops.contextual import dominant_and_contextual
 from earlytom.ops.fingerprints import fingerprint
@@ -52,6 +53,7 @@ __all__ = [
     "adaptive_bins",
     "adaptive_threshold",
     "apportion",
+    "best_cells",
     "best_partition",
     "center_similarity",
     "cluster_dynamic",

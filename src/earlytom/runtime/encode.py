@@ -23,7 +23,8 @@ def encode_videos(
 ) -> tuple[list[KeptTokens], list[VideoTrace]]:
     """Encode, merge, project and select; clips whose frames have one size go through the encoder together.
 
-    One clip that is given several times is encoded once.
+    Clips whose frames are to be left with other numbers of cells go through it by themselves. One clip that is given
+    several times is encoded once.
 
     Args:
         call: the opened call.
@@ -43,11 +44,11 @@ def encode_videos(
     call.host.check_plan(plan)
     grids = call.grids[:1] if call.repeats_one_clip else call.grids
     clips = [ClipSession(method, grid, call.host.shape, plan) for grid in grids]
-    sizes: dict[tuple[int, int], list[int]] = {}
-    for number, grid in enumerate(grids):
-        sizes.setdefault((grid.rows, grid.columns), []).append(number)
+    alike: dict[tuple[int, int, int | None], list[int]] = {}
+    for number, clip in enumerate(clips):
+        alike.setdefault((clip.grid.rows, clip.grid.columns, clip.cells), []).append(number)
     kept: dict[int, KeptTokens] = {}
-    for numbers in sizes.values():
+    for numbers in alike.values():
         batch = SessionBatch([clips[number] for number in numbers], clock)
         kept.update(zip(numbers, _encode(call, numbers, batch, clock, grids_at_once), strict=True))
     tokens, traces = [kept[number] for number in range(len(clips))], [clip.trace for clip in clips]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, compress, pairwise
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 from earlytom.errors import CompressionError
 from earlytom.ops import fingerprint
 from earlytom.reduction import PlacedReduction, Reduction
+from earlytom.stages.cells import CellLayout, take_rows
 from earlytom.stages.frame_batch import FrameBatch
 from earlytom.stages.host_copy import HostCopy, SimilarityTables
 from earlytom.stages.session import POOLING_HEAD, ClipSession, Decide, Pooled, at_once
 from earlytom.stages.tokens import TokenMerging
 from earlytom.stages.visitor import LayerRequests
 from earlytom.trace import Stopwatch
-from earlytom.types import Decision, KeptTokens
+from earlytom.types import CellStates, Decision, KeptTokens
 
 __all__ = ["SessionBatch"]
 
@@ -35,13 +37,14 @@ class SessionBatch:
         decide: see `Decide`.
 
     Raises:
-        CompressionError: the clips' grids have different numbers of tokens, or tokens merge inside those of some clips
-            only, or of each clip by another method.
+        CompressionError: the clips' grids have different numbers of tokens, or would be left with different numbers of
+            cells, or tokens merge inside those of some clips only, or of each clip by another method.
     """
 
     def __init__(self, clips: Sequence[ClipSession], clock: Stopwatch, decide: Decide = at_once) -> None:
         self.clips, self._clock, self._decide = list(clips), clock, decide
         _check_sizes(self.clips)
+        _check_cells(self.clips)
         self._requests = LayerRequests.of(clip.plan for clip in self.clips)
         self._tokens = _token_merging(self.clips, decide)
         self._attention: dict[int, Tensor] = {}
@@ -50,6 +53,8 @@ class SessionBatch:
         self._fingerprints: list[HostCopy] = []
         self._merged: set[int] = set()
         self._similarities: list[tuple[list[ClipSession], SimilarityTables]] = []
+        self._compared: set[int] = set()
+        self._left: tuple[CellLayout, Tensor] | None = None  # the cells that went on alone, in the order of their rows
 
     @property
     def requests(self) -> LayerRequests:
@@ -100,6 +105,8 @@ class SessionBatch:
                 batch = self._merge(layer, batch)
                 self._merged.add(layer)
             self._queue_similarities(layer, batch)
+            if layer in self._requests.cell_layers:
+                batch = self._take_cells(layer, batch)
         return batch
 
     def select(self, features: Tensor, pool: Callable[[Tensor], Tensor]) -> list[KeptTokens]:
@@ -107,7 +114,8 @@ class SessionBatch:
 
         Args:
             features: [F, P, C] what projector and pooling made of the grids that are left.
-            pool: resizes [F, L] scores in the same way, to [F, P].
+            pool: resizes [F, L] scores in the same way, to [F, P]; not asked where only some cells are left, whose
+                features are [F, K, C].
 
         Raises:
             CompressionError: whoever ran the encoder did not report what ``requests`` asked for, or a method kept
@@ -161,8 +169,7 @@ class SessionBatch:
     def _merge(self, layer: int, batch: FrameBatch) -> FrameBatch:
         with torch.no_grad():
             decisions = self._decide(lambda: self._decide_frames(layer, batch.patches))
-        if not isinstance(decisions, list) or len(decisions) != len(self.clips):
-            raise CompressionError(f"expected the decisions of {len(self.clips)} clips, got {decisions!r}")
+        self._check_decisions(decisions)
         reductions = [
             Reduction.identity(clip.grids_left) if decision is None else clip.merged(layer, decision)
             for clip, decision in zip(self.clips, decisions, strict=True)
@@ -190,6 +197,38 @@ class SessionBatch:
             for clip, wanted, features, attention, similarity in rows
         ]
 
+    def _take_cells(self, layer: int, batch: FrameBatch) -> FrameBatch:
+        with torch.no_grad():
+            states = self._cell_states(layer, batch)
+            decisions = self._decide(lambda: list(map(ClipSession.decide_cells, self.clips, states)))
+            self._check_decisions(decisions)
+            parts = zip(self.clips, decisions, states, strict=True)
+            kept = [clip.cut(layer, decision, seen) for clip, decision, seen in parts]
+            cells = torch.cat([part.to(batch.hidden.device, non_blocking=True) for part in kept])
+        left = batch.only(cells)
+        layout, standing = left.layout, left.layout.in_sequence(cells)
+        self._left, patches = (layout, standing), layout.patches(standing)
+        self._attention = {source: take_rows(rows, patches) for source, rows in self._attention.items()}
+        self._keys = {source: take_rows(rows, patches) for source, rows in self._keys.items()}
+        return left
+
+    def _cell_states(self, layer: int, batch: FrameBatch) -> list[CellStates]:
+        """What the methods see of the cells of their clips."""
+        if any(clip.plan.cell_similarity for clip in self.clips):
+            self._record_merges()
+            self._read_tables()
+        layout, received = batch.layout, self._attention.get(layer)
+        features = self._split(layout.means(batch.patches.detach()))
+        scores: Sequence[Tensor | None] = [None] * len(self.clips)
+        if received is not None:
+            scores = self._split(layout.means(received.to(batch.hidden.device)))
+        rows = zip(self.clips, features, scores, strict=True)
+        return [clip.cell_states(part, score, layout) for clip, part, score in rows]
+
+    def _check_decisions(self, decisions: object) -> None:
+        if not isinstance(decisions, list) or len(decisions) != len(self.clips):
+            raise CompressionError(f"expected the decisions of {len(self.clips)} clips, got {decisions!r}")
+
     def _scores(self, maps: Mapping[int, Tensor]) -> list[Tensor | None]:
         """For each clip its rows of the attention that it goes by, where that has come already."""
         return self._rows_of_clips(maps, [clip.attention_source for clip in self.clips])
@@ -204,6 +243,7 @@ class SessionBatch:
         if any(ending):
             queued = self._similarity_tables(self._split(batch.patches), ending)
             self._similarities.append((list(compress(self.clips, ending)), queued))
+            self._compared.add(layer)
 
     def _similarity_tables(self, parts: Sequence[Tensor], wanted: Sequence[bool]) -> SimilarityTables:
         spans = [clip.plan.similarity_span for clip in compress(self.clips, wanted)]
@@ -216,7 +256,8 @@ class SessionBatch:
             "pooling head": not self._requests.pooling_head or self._descriptions is not None,
             "pixels": not self._requests.fingerprint or bool(self._fingerprints),
             "layers": self._merged == self._requests.merge_layers
-            and len(self._similarities) == len(self._requests.similarity_layers),
+            and self._compared == self._requests.similarity_layers
+            and (self._left is not None or not self._requests.cell_layers),
         }
         missing = [name for name, found in reported.items() if not found]
         if missing:
@@ -229,22 +270,28 @@ class SessionBatch:
         for clips, queued in self._similarities:
             for clip, table in zip(clips, queued.read(), strict=True):
                 clip.similarity = table
+        self._similarities.clear()
         for clip, number in zip(self.clips, self._fingerprints, strict=False):
             clip.fingerprint = int(number.read())
 
     def _pooled(self, features: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Pooled]:
+        left = self._left
+        resize = pool if left is None else partial(left[0].pooled, cells=left[1])
+        resize_keys = partial(_pool_channels, pool=pool) if left is None else resize
         with torch.no_grad():
-            scores = self._scores({source: pool(rows) for source, rows in self._attention.items()})
+            scores = self._scores({source: resize(rows) for source, rows in self._attention.items()})
             keys = self._rows_of_clips(
-                {source: _pool_channels(rows, pool) for source, rows in self._keys.items()},
+                {source: resize_keys(rows) for source, rows in self._keys.items()},
                 [clip.plan.attention_layer if clip.plan.keys else None for clip in self.clips],
             )
         described: Sequence[Tensor | None] = [None] * len(self.clips)
         described = described if self._descriptions is None else self._split(self._descriptions)
-        parts = zip(self._split(features), scores, keys, described, strict=True)
+        cells: Sequence[Tensor | None] = [None] * len(self.clips)
+        cells = cells if left is None else self._split(left[0].raster(left[1]))
+        parts = zip(self._split(features), scores, keys, described, cells, strict=True)
         return [
-            Pooled(features=part, attention=score, keys=key, descriptions=description)
-            for part, score, key, description in parts
+            Pooled(features=part, attention=score, keys=key, descriptions=description, cells=kept)
+            for part, score, key, description, kept in parts
         ]
 
 
@@ -254,6 +301,17 @@ def _check_sizes(clips: Sequence[ClipSession]) -> None:
         shown = " and ".join(f"{rows} x {columns}" for rows, columns in sizes)
         raise CompressionError(
             f"temporal grids of a batch must have equally many tokens, got clips of {shown}; make a batch of each size"
+        )
+
+
+def _check_cells(clips: Sequence[ClipSession]) -> None:
+    """Equally many of each grid are left, so that grids stay one batch."""
+    ways = dict.fromkeys((clip.plan.cell_layer, clip.cells) for clip in clips)
+    if len(ways) > 1:
+        shown = " and ".join("all" if kept is None else f"{kept} after layer {layer}" for layer, kept in ways)
+        raise CompressionError(
+            f"temporal grids of a batch must be left with equally many cells after the same layer, got clips that keep "
+            f"{shown}; make a batch of each"
         )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from earlytom.errors import CompressionError
 from earlytom.reduction import Reduction
 from earlytom.types import Decision
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
+    from earlytom.types import CellStates
 
-__all__ = ["checked", "decided"]
+__all__ = ["checked", "checked_cells", "decided"]
 
 
 def checked(method: Method, reduction: Reduction, rows: int, *, distinct: bool = False) -> Reduction:
@@ -48,6 +52,53 @@ def decided(method: Method, decision: Decision) -> Decision:
     if not isinstance(decision, Decision):
         raise CompressionError(f"method {method.name!r} must return an earlytom.types.Decision, got {decision!r}")
     return decision
+
+
+def checked_cells(method: Method, decision: Decision, states: CellStates) -> Tensor:
+    """The [N, K] int64 cells of each grid that a decision of `Method.select_cells` keeps, by number in raster order.
+
+    Values that lie on a device are read only where a method of somebody else chose them.
+
+    Raises:
+        CompressionError: they are not as many as promised of each grid, and of each window, or do not ascend.
+        MethodError: a value is out of range.
+    """
+    grids, cells = states.features.shape[:2]
+    reduction = decided(method, decision).reduction
+    if reduction is None:
+        raise CompressionError(
+            f"method {method.name!r} promised {states.kept} of the {cells} cells of each temporal grid and chose none"
+        )
+    rows = checked(method, reduction, grids * cells).source
+    if reduction.weight is not None:
+        raise CompressionError(f"method {method.name!r} must keep cells as they are, but gave them weights")
+    if rows.shape[0] != grids * states.kept:
+        raise CompressionError(
+            f"method {method.name!r} kept {rows.shape[0]} cells of {grids} temporal grids, where it had promised "
+            f"{states.kept} of each"
+        )
+    kept = rows.view(grids, states.kept) - torch.arange(grids, device=rows.device)[:, None] * cells
+    if rows.device.type == "cpu" or not _is_ours(method):
+        _check_kept(method, kept, states)
+    return kept
+
+
+def _check_kept(method: Method, kept: Tensor, states: CellStates) -> None:
+    """Raise `CompressionError` for [N, K] cells that do not ascend inside their grid, or fill windows otherwise."""
+    if bool(((kept < 0) | (kept >= states.features.shape[1])).any()) or bool((kept.diff(dim=1) < 1).any()):
+        raise CompressionError(
+            f"method {method.name!r} must keep {states.kept} different cells of each temporal grid, ascending"
+        )
+    if states.windows is None:
+        return
+    of = states.windows.of.to(kept.device)[kept]
+    wanted = torch.tensor(states.windows.kept, device=kept.device)
+    counts = kept.new_zeros(len(kept), len(wanted)).scatter_add_(1, of, torch.ones_like(of))
+    if bool((counts != wanted).any()):
+        raise CompressionError(
+            f"method {method.name!r} must keep {states.windows.kept} cells of the attention windows of each temporal "
+            "grid, but kept others"
+        )
 
 
 def _is_ours(method: Method) -> bool:

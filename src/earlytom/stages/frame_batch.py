@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
+from earlytom.stages.cells import CellLayout, take_rows
 
 __all__ = ["FrameBatch"]
 
@@ -25,6 +27,9 @@ class FrameBatch:
             in them alike.
         class_tokens: T, tokens in front that are no patches (CLS). They go along with their grid; decisions never see
             them.
+        cell_layout: gives the cells of a grid on a device, where cells can go on alone.
+        cells: [F, K] int64, the cells of each grid that are left, in the order in which they stand in ``hidden``, by
+            their numbers in raster order; ``None``: grids are whole.
 
     Raises:
         CompressionError: the parts do not belong together.
@@ -34,6 +39,8 @@ class FrameBatch:
     grids_per_clip: tuple[int, ...]
     others: tuple[Tensor, ...] = ()
     class_tokens: int = 0
+    cell_layout: Callable[[torch.device], CellLayout] | None = None
+    cells: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = [part.shape[0] for part in (self.hidden, *self.others)]
@@ -49,6 +56,26 @@ class FrameBatch:
         """[F, L, D]: the hidden states without class tokens."""
         return self.hidden[:, self.class_tokens :] if self.class_tokens else self.hidden
 
+    @property
+    def layout(self) -> CellLayout:
+        """The cells of a grid, on the device of ``hidden``. Raises `CompressionError` where nobody has said."""
+        if self.cell_layout is None:
+            raise CompressionError(
+                "cells of a temporal grid are to go on alone, but the batch has no cell_layout that says where they lie"
+            )
+        return self.cell_layout(self.hidden.device)
+
+    def only(self, cells: Tensor) -> FrameBatch:
+        """The same grids with no patches but those of some cells.
+
+        Args:
+            cells: [F, K] int64, of each grid, ascending in raster order.
+        """
+        layout = self.layout
+        standing = layout.in_sequence(cells.to(self.hidden.device, non_blocking=True))
+        take = partial(take_rows, index=layout.patches(standing), ahead=self.class_tokens)
+        return replace(self.changed(take), cells=standing)
+
     def with_hidden(self, hidden: Tensor, *aside: Tensor) -> FrameBatch:
         """The same grids with other hidden states, and with ``aside`` behind the others."""
         return replace(self, hidden=hidden, others=(*self.others, *aside))
@@ -61,8 +88,9 @@ class FrameBatch:
     def parts(self, grids: int) -> Iterator[FrameBatch]:
         """Cut into batches of at most ``grids`` temporal grids, whose they are left aside."""
         cut = [part.split(grids) for part in (self.hidden, *self.others)]
-        for hidden, *others in zip(*cut, strict=True):
-            yield replace(self, hidden=hidden, others=tuple(others), grids_per_clip=(hidden.shape[0],))
+        cells = [None] * len(cut[0]) if self.cells is None else self.cells.split(grids)
+        for (hidden, *others), left in zip(zip(*cut, strict=True), cells, strict=True):
+            yield replace(self, hidden=hidden, others=tuple(others), grids_per_clip=(hidden.shape[0],), cells=left)
 
     @staticmethod
     def joined(parts: Sequence[FrameBatch], grids_per_clip: tuple[int, ...]) -> FrameBatch:
@@ -72,7 +100,20 @@ class FrameBatch:
             return replace(first, grids_per_clip=grids_per_clip)
         columns = zip(*((part.hidden, *part.others) for part in parts), strict=True)
         hidden, *others = (torch.cat(rows) for rows in columns)
-        return replace(first, hidden=hidden, others=tuple(others), grids_per_clip=grids_per_clip)
+        return first._whole(hidden, others, grids_per_clip, [part.cells for part in parts])
+
+    def _whole(
+        self, hidden: Tensor, others: Sequence[Tensor], grids_per_clip: tuple[int, ...], cells: Sequence[Tensor | None]
+    ) -> FrameBatch:
+        """A batch of several parts, of which this is one."""
+        known = [left for left in cells if left is not None]
+        return replace(
+            self,
+            hidden=hidden,
+            others=tuple(others),
+            grids_per_clip=grids_per_clip,
+            cells=torch.cat(known) if known else None,
+        )
 
     @staticmethod
     def gathered(
@@ -85,7 +126,7 @@ class FrameBatch:
             grids_per_clip: of all of them together.
             over: the batch that the parts were cut from, which ends here: what has its shape is written over it.
         """
-        grids, start = sum(grids_per_clip), 0
+        grids, start, cells = sum(grids_per_clip), 0, list[Tensor | None]()
         whole = [] if over is None else [over.hidden, *over.others]
         for part in parts:
             rows, stop = [part.hidden, *part.others], start + part.hidden.shape[0]
@@ -94,8 +135,9 @@ class FrameBatch:
             for target, values in zip(whole, rows, strict=True):
                 target[start:stop] = values
             last, start = part, stop
+            cells.append(part.cells)
         hidden, *others = whole
-        return replace(last, hidden=hidden, others=tuple(others), grids_per_clip=grids_per_clip)
+        return last._whole(hidden, others, grids_per_clip, cells)
 
 
 def _room(like: Tensor, grids: int, old: Tensor | None) -> Tensor:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from earlytom.errors import CompressionError
+from earlytom.errors import CompressionError, MethodError, shown
 from earlytom.ops import frame_floor
 from earlytom.reduction import Reduction
-from earlytom.stages.decisions import checked, decided
-from earlytom.trace import MergeRecord, VideoTrace
-from earlytom.types import Decision, EncoderPlan, FrameStates, KeptTokens, VisualTokens
+from earlytom.stages.decisions import checked, checked_cells, decided
+from earlytom.trace import CellRecord, MergeRecord, VideoTrace
+from earlytom.types import CellStates, Decision, EncoderPlan, FrameStates, KeptTokens, VisualTokens
 
 if TYPE_CHECKING:
     from earlytom.methods.base import Method
     from earlytom.similarity import FrameSimilarity
+    from earlytom.stages.cells import CellLayout
     from earlytom.types import EncoderShape, FrameGrid
 
 __all__ = ["POOLING_HEAD", "ClipSession", "Decide", "Pooled", "at_once"]
@@ -55,12 +56,14 @@ class Pooled:
         attention: [N, P] attention received, resized in the same way, float32, or ``None``.
         keys: [N, P, E] likewise.
         descriptions: [N, E] output of the pooling head, or ``None``.
+        cells: [N, P] int64, which cells of each grid these are, ascending; ``None``: all.
     """
 
     features: Tensor
     attention: Tensor | None = None
     keys: Tensor | None = None
     descriptions: Tensor | None = None
+    cells: Tensor | None = None
 
 
 class ClipSession:
@@ -75,6 +78,7 @@ class ClipSession:
     Attributes:
         floor: the least number of temporal grids that can still fill the budget.
         plan: what is wanted from the encoder; nothing where the method leaves this clip alone.
+        cells: how many cells of each temporal grid go on behind ``plan.cell_layer``; ``None``: grids stay whole.
 
     Raises:
         MethodError: the method does not fit the encoder or the clip.
@@ -89,12 +93,28 @@ class ClipSession:
             origin=Reduction.identity(grid.frames),
         )
         self._untouched, self._unrecorded = self._trace.origin, list[Reduction]()
-        self.floor = frame_floor(self._trace.budget, grid.tokens_per_frame)
         wanted = method.check_encoder(shape) if plan is None else plan
         self.plan = EncoderPlan() if self._trace.stepped_aside else wanted
+        self.cells = self._cells_kept()
+        if self.cells is None and self.plan.cell_layer is not None:
+            self.plan = replace(self.plan, cell_layer=None, cell_attention=False, cell_similarity=False)
+        self.floor = frame_floor(self._trace.budget, self.cells or grid.tokens_per_frame)
         self.similarity: Tensor | FrameSimilarity | None = None
         """Of the grids that are left, on the host (``VisualTokens.frame_similarity``); where the plan wants it."""
         self.fingerprint: int | None = None
+
+    def _cells_kept(self) -> int | None:
+        """As many as the method wants and the budget needs, where these are not all."""
+        wanted = None if self.plan.cell_layer is None else self.method.cells_kept(self.grid)
+        if wanted is None:
+            return None
+        whole = self.grid.tokens_per_frame
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= whole:
+            raise MethodError(
+                f"method {self.method.name!r} must keep 1 to {whole} cells of each temporal grid, got {shown(wanted)}"
+            )
+        kept = max(wanted, -(-self._trace.budget // self.grid.frames))
+        return None if kept >= whole else kept
 
     @property
     def trace(self) -> VideoTrace:
@@ -156,6 +176,36 @@ class ClipSession:
         self._trace.merges.append(record)
         return Reduction.identity(before) if reduction is None else reduction
 
+    def cell_states(self, features: Tensor, attention: Tensor | None, layout: CellLayout) -> CellStates:
+        """What the method sees of the N * P cells: [N, P, D] features, and [N, P] attention where it has come."""
+        kept = self.grid.tokens_per_frame if self.cells is None else self.cells
+        return CellStates(
+            features=features,
+            attention=attention if self.plan.cell_attention else None,
+            origin=self.trace.origin,
+            grid=self.grid,
+            kept=kept,
+            windows=layout.windows_of_cells(kept),
+            similarity=self.similarity if self.plan.cell_similarity else None,
+        )
+
+    def decide_cells(self, states: CellStates) -> Decision:
+        """What the method makes of the cells after ``plan.cell_layer``; nothing is applied yet."""
+        return self.method.select_cells(states, self._trace.budget)
+
+    def cut(self, layer: int, decision: Decision, states: CellStates) -> Tensor:
+        """Take over a decision of `decide_cells`; the [N, K] int64 cells of each grid that go on, in raster order.
+
+        Raises:
+            CompressionError, MethodError: it cannot be applied.
+        """
+        cells = checked_cells(self.method, decision, states)
+        before = self.grid.tokens_per_frame
+        self._trace.cells = CellRecord(
+            layer=layer, cells_before=before, cells_after=states.kept, details=decision.details
+        )
+        return cells
+
     def select(self, pooled: Pooled, decide: Decide = at_once) -> KeptTokens:
         """The tokens that go into the language model, exactly as many as promised, with their places.
 
@@ -167,12 +217,12 @@ class ClipSession:
             CompressionError: the method kept another number of tokens than it promised, or returned no decision.
         """
         flat, trace = pooled.features.flatten(0, 1), self.trace
-        trace.attention = pooled.attention
+        trace.attention = _on_whole_grids(pooled, self.grid.tokens_per_frame)
         if trace.stepped_aside:
             return self.keep(flat)
         with torch.no_grad():
             decision = decided(self.method, decide(lambda: self._decide_tokens(pooled)))
-        trace.selection, trace.details = decision.reduction, decision.details
+        trace.selection, trace.details = self._of_whole_grids(decision.reduction, pooled.cells), decision.details
         if self.method.exact_budget and trace.tokens != trace.budget:
             raise CompressionError(
                 f"method {self.method.name!r} kept {trace.tokens} visual tokens where it had promised {trace.budget}"
@@ -180,6 +230,16 @@ class ClipSession:
         if decision.reduction is None:
             return self.keep(flat)
         return self.keep(checked(self.method, decision.reduction, flat.shape[0]).apply(flat))
+
+    def _of_whole_grids(self, selection: Reduction | None, cells: Tensor | None) -> Reduction | None:
+        """A selection of [N, K] cells as one of all N * P tokens; as it is where there are no others."""
+        if cells is None:
+            return selection
+        whole = self.grid.tokens_per_frame
+        rows = (cells + torch.arange(len(cells), device=cells.device)[:, None] * whole).flatten()
+        if selection is None:
+            return Reduction.keep(rows, len(cells) * whole)
+        return checked(self.method, selection, len(rows)).among(rows, len(cells) * whole)
 
     def keep(self, features: Tensor) -> KeptTokens:
         """[K, C] tokens with the places that they take in the uncompressed clip, by what the trace says of them."""
@@ -207,9 +267,18 @@ class ClipSession:
             attention=attention,
             grid=self.grid,
             origin=self.trace.origin,
-            frame_similarity=self.similarity,
+            frame_similarity=self.similarity if self.plan.frame_similarity else None,
             keys=keys,
             descriptions=descriptions,
             fingerprint=self.fingerprint,
+            cells=None if pooled.cells is None else pooled.cells.to(features.device),
         )
         return self.method.select_tokens(tokens, self.trace.budget)
+
+
+def _on_whole_grids(pooled: Pooled, tokens: int) -> Tensor | None:
+    """[N, P] attention received, 0 where a cell had left before."""
+    attention, cells = pooled.attention, pooled.cells
+    if attention is None or cells is None:
+        return attention
+    return attention.new_zeros(len(cells), tokens).scatter_(1, cells.to(attention.device), attention)

@@ -25,6 +25,7 @@ class LayerRequests:
         attention_layers: the layers whose received attention is wanted.
         key_layers: the layers whose keys are wanted.
         token_layers: the layers inside which tokens may merge.
+        cell_layers: the layers after which some cells of each grid go on alone.
         proportional_attention: whether merged tokens draw as much attention as what went into them.
         pooling_head: whether the attention and the output of the pooling head are wanted.
         fingerprint: whether the pixels are.
@@ -35,6 +36,7 @@ class LayerRequests:
     attention_layers: frozenset[int] = frozenset()
     key_layers: frozenset[int] = frozenset()
     token_layers: frozenset[int] = frozenset()
+    cell_layers: frozenset[int] = frozenset()
     proportional_attention: bool = False
     pooling_head: bool = False
     fingerprint: bool = False
@@ -42,19 +44,21 @@ class LayerRequests:
     @property
     def barriers(self) -> list[int]:
         """The layers after which all grids of a clip must be there, ascending; others they may pass in parts."""
-        return sorted(self.merge_layers | self.similarity_layers)
+        return sorted(self.merge_layers | self.similarity_layers | self.cell_layers)
 
     @classmethod
     def of(cls, plans: Iterable[EncoderPlan]) -> LayerRequests:
         """Everything that some plans want together."""
         plans = list(plans)
+        ranked = {plan.cell_layer for plan in plans if plan.cell_layer is not None and plan.cell_attention}
         scored = [(plan.attention_layer, plan.keys) for plan in plans if plan.attention_layer is not None]
         return cls(
             merge_layers=frozenset(layer for plan in plans for layer in plan.merge_layers),
             similarity_layers=frozenset(plan.similarity_layer for plan in plans if plan.similarity_layer is not None),
-            attention_layers=frozenset(layer for layer, _ in scored),
+            attention_layers=frozenset(ranked.union(layer for layer, _ in scored)),
             key_layers=frozenset(layer for layer, keys in scored if keys),
             token_layers=frozenset(layer for plan in plans for layer in plan.token_layers),
+            cell_layers=frozenset(plan.cell_layer for plan in plans if plan.cell_layer is not None),
             proportional_attention=any(plan.proportional_attention for plan in plans),
             pooling_head=any(plan.pooling_head for plan in plans),
             fingerprint=any(plan.fingerprint for plan in plans),
@@ -100,7 +104,7 @@ class FrameVisitor(Protocol):
         """
 
     def after_layer(self, layer: int, batch: FrameBatch) -> FrameBatch:
-        """Take the hidden states after ``layer``; return those of the grids that are left.
+        """Take the hidden states after ``layer``; return those of the grids, and of their cells, that are left.
 
         A loop calls it after every layer, or at least after those in ``requests.barriers`` and the last one: nothing
         changes behind the others.
