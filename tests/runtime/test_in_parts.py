@@ -29,6 +29,18 @@ def test_parts_give_what_the_whole_gives(family, method) -> None:
     assert torch.equal(found[36][0], found[None][0])
 
 
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@torch.no_grad()
+def test_without_gradients_what_is_set_aside_behind_a_merge_layer_stays_as_it_was(family) -> None:
+    """Parts are then written over the batch that they were cut from, DeepStack features of its last layer included."""
+    case = family_case(family)
+    model, inputs, found = case.build(), case.batch([[case.clip(12, 0)]]), []
+    for grids in (None, 5):
+        with earlytom.compress(model, "earlytom:retention=0.25,merge_layers=1/3/5", grids_at_once=grids):
+            found.append(model(**inputs).logits)
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+
+
 def test_the_pooling_head_sees_all_parts() -> None:
     model, inputs = model_with_head(), batch([[clip(12, 0)]])
     logits = []

@@ -132,7 +132,8 @@ class FrameBatch:
             rows, stop = [part.hidden, *part.others], start + part.hidden.shape[0]
             if start == 0:
                 whole = [_room(like, grids, old) for like, old in zip_longest(rows, whole[: len(rows)])]
-            for target, values in zip(whole, rows, strict=True):
+            # What has just been set aside may still be the hidden states of ``over``: those are written last.
+            for target, values in reversed([*zip(whole, rows, strict=True)]):
                 target[start:stop] = values
             last, start = part, stop
             cells.append(part.cells)
