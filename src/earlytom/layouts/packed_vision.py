@@ -15,7 +15,7 @@ from torch import Tensor
 
 from earlytom.types import FrameGrid
 
-__all__ = ["GridLayout", "grid_shape", "mean_of_patches"]
+__all__ = ["CutLayout", "GridLayout", "grid_shape", "mean_of_patches"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,9 +68,57 @@ class GridLayout:
 
     def lengths(self, grids: int, whole: bool, device: torch.device) -> dict[str, Tensor | int]:
         """The arguments that tell a block where attention ends: at grids (``whole``) or at windows."""
-        sizes: Sequence[int] = [self.patches] * grids if whole else self.windows * grids
-        ends = torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0).to(torch.int32)
-        return {"cu_seqlens": ends.to(device, non_blocking=True), "max_seqlen": max(sizes)}
+        return _lengths([self.patches] if whole else self.windows, grids, device)
+
+    def angles(self, grids: slice) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for [F, H, L, E] queries or keys of some grids: those of all, [L, E] each."""
+        return self.cosines, self.sines
+
+    def cut(self, patches: Tensor, windows: Sequence[int]) -> CutLayout:
+        """What is left where each grid has some of its patches only.
+
+        Args:
+            patches: [F, M] int64, of each grid, in the order of the sequence.
+            windows: how many of these each attention window has.
+        """
+        patches = patches.to(self.cosines.device, non_blocking=True)
+        windows = tuple(size for size in windows if size)
+        return CutLayout(
+            patches=patches.shape[1], windows=windows, cosines=self.cosines[patches], sines=self.sines[patches]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CutLayout:
+    """The sequence of grids of which each has some patches left, equally many, but not the same ones.
+
+    Attributes:
+        patches: M, patches of a grid.
+        windows: patches of each attention window of a grid, in the order of the sequence; of those that have any.
+        cosines, sines: [F, M, E] float32, the rotary embedding.
+    """
+
+    patches: int
+    windows: tuple[int, ...]
+    cosines: Tensor
+    sines: Tensor
+
+    def rotary(self, grids: int) -> tuple[Tensor, Tensor]:
+        """See `GridLayout.rotary`."""
+        return self.cosines.flatten(0, 1), self.sines.flatten(0, 1)
+
+    def lengths(self, grids: int, whole: bool, device: torch.device) -> dict[str, Tensor | int]:
+        """See `GridLayout.lengths`."""
+        return _lengths([self.patches] if whole else self.windows, grids, device)
+
+    def angles(self, grids: slice) -> tuple[Tensor, Tensor]:
+        """See `GridLayout.angles`; [F, 1, M, E] each."""
+        return self.cosines[grids, None], self.sines[grids, None]
+
+
+def _lengths(sizes: Sequence[int], grids: int, device: torch.device) -> dict[str, Tensor | int]:
+    ends = torch.tensor([0, *[*sizes] * grids], dtype=torch.int64).cumsum(0).to(torch.int32)
+    return {"cu_seqlens": ends.to(device, non_blocking=True), "max_seqlen": max(sizes)}
 
 
 def mean_of_patches(scores: Tensor, layout: GridLayout) -> Tensor:

@@ -23,7 +23,7 @@ from earlytom.models.attention import captured_outputs, heads_mean, heads_receiv
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.prefill import check_loaded, check_overrides, prefill_inputs, put_features
 from earlytom.models.wrapping import uncompiled
-from earlytom.stages import FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["InternVLHost"]
@@ -68,7 +68,7 @@ class InternVLHost(Host):
         # transformers counts hidden states from the end or the start.
         layer = int(self.config.vision_feature_layer)
         depth = layer if layer > 0 else len(self.model.model.vision_tower.encoder.layer) + 1 + layer
-        return EncoderShape(depth=depth, token_merging=False, pooling_head=False)
+        return EncoderShape(depth=depth, token_merging=False, pooling_head=False, cells=True)
 
     def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:
         ids, pixels, placeholder = inputs.get("input_ids"), inputs.get("pixel_values"), self.config.image_token_id
@@ -113,7 +113,7 @@ class _InternVLTower(Tower):
 
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self._base.vision_tower.embeddings(pixels.to(self._base.dtype))
-        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, class_tokens=1)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, class_tokens=1, cell_layout=self.cell_layout)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         layer = self._base.vision_tower.encoder.layer[index]
@@ -132,14 +132,28 @@ class _InternVLTower(Tower):
     def project(self, batch: FrameBatch) -> Tensor:
         last = self.config.vision_feature_layer == -1
         hidden = self._base.vision_tower.layernorm(batch.hidden)[:, 1:] if last else batch.patches
-        maps = hidden.reshape(hidden.shape[0], *_patches(self.config), hidden.shape[-1])
-        shuffled = self._base.pixel_shuffle(maps, scale_factor=self.config.downsample_ratio)
-        features: Tensor = self._base.multi_modal_projector(shuffled.flatten(1, 2))
+        if batch.cells is None:
+            blocks = self._shuffled(hidden.reshape(hidden.shape[0], *_patches(self.config), hidden.shape[-1]))
+        else:
+            # The patches of each cell stand in the order of pixel shuffle already.
+            blocks = hidden.unflatten(1, (batch.cells.shape[1], -1)).flatten(2)
+        features: Tensor = self._base.multi_modal_projector(blocks)
         return features
 
     def pool_attention(self, attention: Tensor) -> Tensor:
         block = _block(self.config)  # of patches that pixel shuffle makes one token: their mean
         return attention.reshape(-1, self.grid.rows, block, self.grid.columns, block).mean(dim=(2, 4)).flatten(1)
+
+    def make_cell_layout(self) -> CellLayout:
+        rows, columns = _patches(self.config)
+        numbers = torch.arange(rows * columns, dtype=torch.float32, device="cpu").view(1, rows, columns, 1)
+        support = self._shuffled(numbers)[0].long()
+        return CellLayout(support=support, weight=torch.full(support.shape, 1 / support.shape[1]))
+
+    def _shuffled(self, maps: Tensor) -> Tensor:
+        """[F, rows, columns, D] patches to [F, P, D * block^2] blocks of them, as pixel shuffle makes them."""
+        blocks: Tensor = self._base.pixel_shuffle(maps, scale_factor=self.config.downsample_ratio)
+        return blocks.flatten(1, 2)
 
 
 class _InternVLCall(VideoCall):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import ModelError, shown
-from earlytom.layouts.packed_vision import GridLayout, mean_of_patches
+from earlytom.layouts.packed_vision import CutLayout, GridLayout, mean_of_patches
 from earlytom.models.attention import captured_outputs
 from earlytom.models.base import Host, Tower
 from earlytom.models.wrapping import uncompiled
 from earlytom.ops import received_attention
-from earlytom.stages import FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
 from earlytom.types import FrameGrid
 
 __all__ = ["PackedTower", "check_rotations", "run_block"]
@@ -31,6 +31,7 @@ class PackedTower(Tower):
         super().__init__(host, grid)
         self.visual = host.model.model.visual
         self._layout: GridLayout | None = None
+        self._cut: tuple[Tensor, CutLayout] | None = None  # of the cells that were left last
 
     def layout(self, like: Tensor) -> GridLayout:
         """The sequence of one grid, made once, with rotary embeddings of the kind and the device of ``like``."""
@@ -46,6 +47,30 @@ class PackedTower(Tower):
         """[F, L, D] embedded patches of [F, L, values] pixels."""
         hidden: Tensor = self.visual.patch_embed(pixels.flatten(0, 1).type(self.visual.dtype))
         return hidden.unflatten(0, pixels.shape[:2])
+
+    def sequence(self, batch: FrameBatch) -> GridLayout | CutLayout:
+        """The sequence of the grids of a batch, of each of which only some cells may be left."""
+        layout = self.layout(batch.hidden)
+        if batch.cells is None:
+            return layout
+        if self._cut is None or self._cut[0] is not batch.cells:
+            cells, kept = batch.layout, batch.cells.shape[1]
+            windows = [count * layout.unit for count in cells.kept_of_windows(kept) or (kept,)]
+            self._cut = batch.cells, layout.cut(cells.patches(batch.cells), windows)
+        return self._cut[1]
+
+    def make_cell_layout(self) -> CellLayout:
+        if self._layout is None:
+            raise ModelError("where cells lie is known once pixels have been embedded")
+        layout, cells = self._layout, self.grid.tokens_per_frame
+        there = torch.arange(cells, device=layout.cosines.device) if layout.raster is None else layout.raster
+        support = there[:, None] * layout.unit + torch.arange(layout.unit, device=there.device)
+        return CellLayout(
+            support=support,
+            weight=torch.full(support.shape, 1 / layout.unit, device=there.device),
+            order=layout.order,
+            windows=None if layout.order is None else tuple(size // layout.unit for size in layout.windows),
+        )
 
     def pool_attention(self, attention: Tensor) -> Tensor:
         return mean_of_patches(attention, self.layout(attention))
@@ -80,7 +105,13 @@ def _is_count(value: object) -> bool:
 
 
 def run_block(
-    block: Any, index: int, batch: FrameBatch, layout: GridLayout, visitor: FrameVisitor, *, whole: bool
+    block: Any,
+    index: int,
+    batch: FrameBatch,
+    layout: GridLayout | CutLayout,
+    visitor: FrameVisitor,
+    *,
+    whole: bool,
 ) -> FrameBatch:
     """Run one stock block on the packed sequence; the visitor gets the attention that it asked for.
 
@@ -102,31 +133,32 @@ def run_block(
     return batch.with_hidden(output.view_as(batch.hidden))
 
 
-def _split_heads(projected: Tensor, layout: GridLayout, heads: int) -> tuple[Tensor, Tensor]:
+def _split_heads(projected: Tensor, layout: GridLayout | CutLayout, heads: int) -> tuple[Tensor, Tensor]:
     """Queries and keys, [F, H, L, E] each, of a joint projection's [F * L, 3 * D] output."""
     queries, keys, _ = projected.view(-1, layout.patches, 3, heads, projected.shape[-1] // (3 * heads)).unbind(2)
     return queries.transpose(1, 2), keys.transpose(1, 2)
 
 
-def _received(projected: Tensor, layout: GridLayout, heads: int, scale: float) -> Tensor:
+def _received(projected: Tensor, layout: GridLayout | CutLayout, heads: int, scale: float) -> Tensor:
     """Attention received by each patch, [F, L] float32; some grids at a time, whose copies need bounded memory."""
-    step = max(1, _CHUNK_VALUES // (layout.patches * projected.shape[-1])) * layout.patches
+    step = max(1, _CHUNK_VALUES // (layout.patches * projected.shape[-1]))
     scores = []
-    for part in projected.split(step):
-        queries, keys = (_rotate(states, layout) for states in _split_heads(part, layout, heads))
+    for number, part in enumerate(projected.split(step * layout.patches)):
+        angles = layout.angles(slice(number * step, (number + 1) * step))
+        queries, keys = (_rotate(states, *angles) for states in _split_heads(part, layout, heads))
         scores.append(received_attention(queries, keys, scale=scale))
     return torch.cat(scores)
 
 
-def _mean_keys(projected: Tensor, layout: GridLayout, heads: int) -> Tensor:
+def _mean_keys(projected: Tensor, layout: GridLayout | CutLayout, heads: int) -> Tensor:
     """Keys before their rotation, mean over the heads: what a patch shows, not where it is; [F, L, E] float32."""
     return _split_heads(projected, layout, heads)[1].mean(dim=1, dtype=torch.float32)
 
 
-def _rotate(states: Tensor, layout: GridLayout) -> Tensor:
+def _rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Rotate [F, H, L, E] queries or keys; in float32, as stock does."""
     wide = states.float()
     first, second = wide.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    cos, sin = layout.cosines.to(wide), layout.sines.to(wide)
+    cos, sin = cosines.to(wide), sines.to(wide)
     return (wide * cos + turned * sin).to(states.dtype)

@@ -41,7 +41,9 @@ class Qwen25VLHost(Host):
     def encoder_shape(self) -> EncoderShape:
         vision = self.config.vision_config
         whole = tuple(sorted(index for index in vision.fullatt_block_indexes if index < vision.depth))
-        return EncoderShape(depth=vision.depth, global_layers=whole, token_merging=False, pooling_head=False)
+        return EncoderShape(
+            depth=vision.depth, global_layers=whole, token_merging=False, pooling_head=False, cells=True
+        )
 
     def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:
         prompt = read_packed_prompt(self.model, inputs)
@@ -58,15 +60,18 @@ class _Qwen25VLTower(PackedTower):
 
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self.patches(pixels)
-        return FrameBatch(hidden=self.layout(hidden).to_sequence(hidden), grids_per_clip=grids_per_clip)
+        hidden = self.layout(hidden).to_sequence(hidden)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
-        layout = self.layout(batch.hidden)
-        return run_block(self.visual.blocks[index], index, batch, layout, visitor, whole=index in self._whole)
+        layout, whole = self.sequence(batch), index in self._whole
+        return run_block(self.visual.blocks[index], index, batch, layout, visitor, whole=whole)
 
     def project(self, batch: FrameBatch) -> Tensor:
-        tokens = self.visual.merger(batch.hidden.flatten(0, 1))
-        return self.layout(tokens).to_raster(tokens.unflatten(0, (batch.hidden.shape[0], -1)))
+        tokens: Tensor = self.visual.merger(batch.hidden.flatten(0, 1)).unflatten(0, (batch.hidden.shape[0], -1))
+        if batch.cells is not None:
+            return batch.layout.to_raster(tokens, batch.cells)
+        return self.layout(tokens).to_raster(tokens)
 
     def make_layout(self, like: Tensor) -> GridLayout:
         from transformers.vision_utils import get_vision_position_ids, get_vision_window_index

@@ -42,6 +42,7 @@ class Qwen3VLHost(Host):
             depth=self.config.vision_config.depth,
             token_merging=False,
             pooling_head=False,
+            cells=True,
             feature_sets=1 + len(_deepstack_layers(self.config)),
         )
 
@@ -65,12 +66,13 @@ class _Qwen3VLTower(PackedTower):
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self.patches(pixels)
         learned = _learned_positions(self.visual, self.grid, hidden.device)
-        return FrameBatch(hidden=hidden + learned.to(hidden.dtype), grids_per_clip=grids_per_clip)
+        hidden = hidden + learned.to(hidden.dtype)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         if index - 1 in self._aside:
             batch = batch.with_hidden(batch.hidden, batch.hidden)
-        return run_block(self.visual.blocks[index], index, batch, self.layout(batch.hidden), visitor, whole=True)
+        return run_block(self.visual.blocks[index], index, batch, self.sequence(batch), visitor, whole=True)
 
     def project(self, batch: FrameBatch) -> Tensor:
         order = self.visual.config.deepstack_visual_indexes

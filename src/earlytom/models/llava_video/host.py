@@ -7,6 +7,7 @@ rows of which nothing is left lose theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +18,7 @@ from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.llava_onevision import LlavaOnevisionCall, LlavaOnevisionHost, LlavaOnevisionTower
 from earlytom.models.llava_video.layout import VideoLayout
 from earlytom.models.llava_video.model import LlavaVideoForConditionalGeneration, text_embeddings
-from earlytom.types import FrameGrid, KeptTokens
+from earlytom.types import EncoderShape, FrameGrid, KeptTokens
 
 __all__ = ["LlavaVideoHost"]
 
@@ -37,6 +38,10 @@ class LlavaVideoHost(LlavaOnevisionHost):
         if layer != -1:
             raise ModelError(f"LLaVA-Video takes the last layer's output: vision_feature_layer must be -1, got {layer}")
         VideoLayout.of(self.config).pooled(vision.image_size // vision.patch_size)
+
+    def encoder_shape(self) -> EncoderShape:
+        # The largest of several patches is no mean of them.
+        return replace(super().encoder_shape(), cells=VideoLayout.of(self.config).pool_mode != "max")
 
     def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:
         if inputs.get("pixel_values") is not None:
