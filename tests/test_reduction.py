@@ -166,6 +166,19 @@ def test_the_identity_is_neutral_in_compositions(case) -> None:
         assert torch.equal(same.survivors(), reduction.survivors())
 
 
+@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), sparse_rows(n))), st.data())
+def test_among_more_rows_is_choosing_some_first(case, data) -> None:
+    inputs, rows = case
+    whole = inputs + data.draw(st.integers(0, 4))
+    chosen = torch.tensor(data.draw(st.permutations(range(whole)))[:inputs])
+    second = Reduction.from_rows(rows, inputs)
+    anchored = replace(second, anchor=second.survivors().flip(0))
+    for reduction in (second, anchored):
+        assert reduction.among(chosen, whole) == Reduction.keep(chosen, whole).then(reduction)
+    with pytest.raises(MethodError, match=rf"rows must have {inputs}, one an input row value\(s\), got {inputs + 1}"):
+        second.among(torch.zeros(inputs + 1, dtype=torch.int64), whole)
+
+
 def test_composed_selections_stay_bit_exact_copies() -> None:
     both = Reduction.keep(torch.tensor([4, 2, 0]), 5).then(Reduction.keep(torch.tensor([0, 2]), 3))
     assert both.weight is None

@@ -12,6 +12,8 @@ import torch
 import earlytom
 from earlytom import MethodError, Reduction
 from earlytom.types import (
+    CellStates,
+    CellWindows,
     Decision,
     EncoderPlan,
     EncoderShape,
@@ -35,6 +37,11 @@ def visual(**changes: object) -> VisualTokens:
     )
 
 
+def cells(**changes: object) -> CellStates:
+    parts = {"features": torch.zeros(3, 4, 6), "attention": None, "origin": ORIGIN, "grid": GRID, "kept": 2}
+    return CellStates(**(parts | changes))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -45,6 +52,16 @@ def visual(**changes: object) -> VisualTokens:
         (lambda: EncoderPlan(keys=True), r"keys are those of attention_layer"),
         (lambda: EncoderShape(depth=4).check(EncoderPlan(merge_layers=(1, 9))), r"from 0 to 3, got \(1, 9\)"),
         (lambda: EncoderShape(depth=4).check(EncoderPlan(attention_layer=4)), r"attention_layer must be .* 0 to 3"),
+        (lambda: EncoderPlan(cell_layer=-1), r"cell_layer must be ascending layers from 0, got \(-1,\)"),
+        (lambda: EncoderPlan(cell_attention=True), r"those of cell_layer, which is None"),
+        (lambda: EncoderPlan(cell_similarity=True), r"those of cell_layer, which is None"),
+        (lambda: EncoderPlan(cell_layer=2, token_layers=(1,)), r"token_layers and cell_layer exclude each other"),
+        (
+            lambda: EncoderPlan(cell_layer=2, merge_layers=(1, 3)),
+            r"at least the last of merge_layers \(3\), got 2",
+        ),
+        (lambda: EncoderShape(depth=4, cells=True).check(EncoderPlan(cell_layer=4)), r"cell_layer must be .* 0 to 3"),
+        (lambda: EncoderShape(depth=4).check(EncoderPlan(cell_layer=3)), r"go through its layers whole"),
         (lambda: LanguagePlan(reduce_before=(0, 2)), r"reduce_before must be ascending layers from 1"),
         (lambda: LanguagePlan(reduce_before=(2, 2)), r"reduce_before must be ascending"),
         (
@@ -65,6 +82,15 @@ def visual(**changes: object) -> VisualTokens:
         (lambda: visual(attention=torch.zeros(2, 4)), r"attention must be \[3, 4\]"),
         (lambda: visual(keys=torch.zeros(3, 4)), r"keys must be \[3, 4, any\]"),
         (lambda: visual(frame_similarity=torch.zeros(2, 2)), r"frame_similarity must be \[3, 3\]"),
+        (lambda: visual(cells=torch.zeros(3, 2)), r"features must be \[3, 2, any\], got \(3, 4, 5\)"),
+        (lambda: visual(cells=torch.zeros(2, 4)), r"cells must be \[3, 4\], got \(2, 4\)"),
+        (lambda: cells(features=torch.zeros(3, 5, 6)), r"features must be \[3, 4, any\], got \(3, 5, 6\)"),
+        (lambda: cells(attention=torch.zeros(3, 5)), r"attention must be \[3, 4\]"),
+        (lambda: cells(similarity=torch.zeros(3, 2)), r"similarity must be \[3, 3\]"),
+        (
+            lambda: cells(windows=CellWindows(of=torch.zeros(3), sizes=(4,), kept=(2,))),
+            r"windows.of must be \[4\], got \(3,\)",
+        ),
         (lambda: visual(descriptions=torch.zeros(4, 2)), r"descriptions must be \[3, any\]"),
         (lambda: KeptTokens(features=torch.zeros(4, 2), places=torch.zeros(3)), r"places must be \[4\], got \(3,\)"),
         (
@@ -99,6 +125,11 @@ def test_what_does_not_belong_together_is_refused(make, message) -> None:
         ({"frame_similarity": True, "merge_layers": (2, 4)}, 4),
         ({"frame_similarity": True, "merge_layers": (2, 4), "attention_layer": 4}, 4),
         ({"frame_similarity": True, "merge_layers": (2, 7), "attention_layer": 6}, 7),
+        ({"frame_similarity": True, "attention_layer": 6, "cell_layer": 3}, 3),
+        ({"frame_similarity": True, "merge_layers": (1,), "cell_layer": 3}, 1),
+        ({"frame_similarity": True, "merge_layers": (1,), "cell_layer": 3, "cell_similarity": True}, 3),
+        ({"cell_layer": 3, "cell_similarity": True}, 3),
+        ({"cell_layer": 3}, None),
     ],
 )
 def test_grids_are_compared_behind_the_last_layer_at_which_anything_is_asked_for(asked, layer) -> None:
@@ -116,6 +147,7 @@ def test_comparing_values_never_asks_tensors_for_one_truth() -> None:
     makers = [
         lambda: FrameStates(features=tokens, attention=None, origin=ORIGIN),
         lambda: visual(features=tokens),
+        cells,
         lambda: KeptTokens(features=tokens[0], places=torch.arange(4)),
         lambda: LanguageStates(features=tokens[0], attention=torch.zeros(4), entered=4, depth=2),
         lambda: PrefillInputs(arguments={"inputs_embeds": tokens}, visual_positions=(), dropped=()),

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import earlytom
+from cell_methods import SomeCells
 from conftest import batch, clip, tiny_model
 from earlytom.models import open_model
 from earlytom.runtime.flops import Flops, count_call, count_flops
@@ -160,6 +161,32 @@ def test_layers_of_the_encoder_are_counted_with_the_tokens_that_are_left_in_each
     assert left.projection == 3 * 2 * 182 * (1152 * 3584 + 3584**2)
 
 
+def test_operations_of_cells_that_go_on_equal_the_formulas(onevision) -> None:
+    """So many patches go through the layers behind, and through the projector, as the cells rest on: four each."""
+    inputs = sizes.frame_inputs(onevision, 1, 197, 384)
+    found = count_flops(onevision, inputs, frames=3, prefill_tokens=100, cells_after={5: 98})
+    width, inner = 1152, 4304
+    layers = [
+        2 * (4 * count * width**2 + 2 * count**2 * width + 2 * count * width * inner)
+        for count in [729] * 6 + [4 * 98] * 20
+    ]
+    assert found.encoder == 3 * (sum(layers) + siglip_flops(layers=0))
+    assert found.projection == 3 * 2 * 4 * 98 * (width * 3584 + 3584**2)
+
+
+def test_operations_of_cells_in_windows_equal_the_formulas(qwen) -> None:
+    """Half of the cells of each window are half of its patches; layers of Qwen2.5-VL see windows or the whole grid."""
+    inputs = sizes.packed_inputs(qwen, 1, 168, 280)
+    found, plain = (
+        count_flops(qwen, inputs, frames=1, prefill_tokens=100, cells_after=after) for after in ({7: 30}, None)
+    )
+    linear = 24 * 2 * 240 * (4 * 1280**2 + 3 * 1280 * 3420)
+    whole = 3 * 2 * (2 * 240**2 * 1280)
+    windows = 21 * 2 * (2 * sum(size**2 for size in (64, 64, 32, 32, 32, 16)) * 1280)
+    assert plain.encoder - found.encoder == linear // 2 + (whole + windows) * 3 // 4
+    assert found.projection * 2 == plain.projection
+
+
 @pytest.mark.parametrize(
     ("method", "merging", "layers_inside"),
     [
@@ -168,6 +195,8 @@ def test_layers_of_the_encoder_are_counted_with_the_tokens_that_are_left_in_each
         ("tome:retention=0.25", {"tokens_after"}, False),
         ("tome:retention=0.25,unmerge=false", {"tokens_after", "pooled"}, False),
         ("fastv:retention=0.25", {"prefill_after"}, True),
+        (SomeCells(retention=0.25), {"cells_after"}, False),
+        (SomeCells(retention=0.1, merging=True), {"frames_after", "cells_after"}, False),
     ],
 )
 def test_a_call_is_counted_by_its_trace(method, merging, layers_inside) -> None:
@@ -180,11 +209,14 @@ def test_a_call_is_counted_by_its_trace(method, merging, layers_inside) -> None:
     numbers = {
         "frames_after": {merge.layer: merge.grids_after for merge in video.merges},
         "tokens_after": {merge.layer: merge.tokens_after for merge in video.token_merges},
+        "cells_after": video.cells and {video.cells.layer: video.cells.cells_after},
         "pooled": False,
         "prefill_after": {
             step.layer: call.prefill_tokens - call.visual_tokens[0] + step.tokens_after[0] for step in call.language
         },
     }
+    if not isinstance(method, str):
+        assert video.cells.cells_after == 8
     expected = on_meta(
         count_flops, frames=12, prefill_tokens=call.prefill_tokens, **{name: numbers[name] for name in merging}
     )
@@ -228,6 +260,10 @@ def test_calls_without_one_clip_are_refused() -> None:
         ({"frames_after": {26: 4}}, "layers 0 to 25"),
         ({"tokens_after": {26: 4}}, "layers 0 to 25"),
         ({"tokens_after": {3: 730}}, "the 729 tokens that enter layer 3, got 730"),
+        ({"cells_after": {26: 4}}, "layers 0 to 25"),
+        ({"cells_after": {3: 197}}, "from 1 to the 196 cells of a frame, got 197"),
+        ({"cells_after": {3: 0}}, "from 1 to the 196 cells of a frame, got 0"),
+        ({"cells_after": {3: 9, 4: 8}}, r"one layer at most, got \[3, 4\]"),
         ({"prefill_after": {0: 4}}, "layers 1 to 27"),
         ({"prefill_after": {3: 101}}, "fall from at most 100"),
     ],

@@ -20,7 +20,7 @@ from earlytom import Reduction
 from earlytom.methods import make_method
 from earlytom.methods.base import Method
 from earlytom.models import open_model
-from earlytom.ops import AnchorPlan, merge_into_anchors
+from earlytom.ops import AnchorPlan, best_cells, merge_into_anchors
 from earlytom.runtime.encode import encode_videos
 from earlytom.runtime.plans import Plans
 from earlytom.trace import Stopwatch
@@ -106,7 +106,38 @@ class Scripted(Method):
         return Decision(reduction=Reduction.keep(torch.arange(budget), total))
 
 
-@pytest.mark.parametrize("method", ["tome:retention=0.5", "tome:retention=0.5,unmerge=false", Scripted()], ids=str)
+@dataclass(frozen=True, kw_only=True)
+class CutAway(Scripted):
+    """Besides lets half of the cells go on, without looking."""
+
+    retention: float = 0.4
+
+    def encoder_plan(self, encoder):
+        # A layer whose device the next one does not share.
+        return EncoderPlan(merge_layers=(1,), attention_layer=encoder.last_global_layer, keys=True, cell_layer=3,
+                           cell_attention=True)  # fmt: skip
+
+    def cells_kept(self, grid):
+        return grid.tokens_per_frame // 2 + 1
+
+    def select_cells(self, states, budget):
+        assert states.attention.device == states.features.device
+        grids, cells = states.features.shape[:2]
+        rows = best_cells(states.attention, states.kept, states.windows)
+        return Decision(reduction=Reduction.keep(rows, grids * cells))
+
+    def select_tokens(self, tokens, budget):
+        assert tokens.cells.device == tokens.features.device
+        return super().select_tokens(tokens, budget)
+
+
+# As a method of the package is, whose choices are not read back: here they have no values.
+CutAway = type("CutAway", (CutAway,), {"__module__": "earlytom.example"})
+
+
+@pytest.mark.parametrize(
+    "method", ["tome:retention=0.5", "tome:retention=0.5,unmerge=false", Scripted(), CutAway()], ids=str
+)
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_the_way_of_a_clip_crosses_devices(family, method) -> None:
     case, method = family_case(family), make_method(method)

@@ -31,6 +31,7 @@ class Tokens:
         temporal_grids: what entered the vision encoder.
         grids_after: temporal grids that were left behind each layer of it where some merged.
         tokens_after: tokens of a grid that were left behind each layer of it where some merged.
+        cells_after: cells of a grid that went on alone, behind the layer of it where the others left.
         inside: visual tokens that were left before each layer of the language model where some left.
     """
 
@@ -41,11 +42,12 @@ class Tokens:
     temporal_grids: int
     grids_after: Mapping[int, int] = field(default_factory=dict)
     tokens_after: Mapping[int, int] = field(default_factory=dict)
+    cells_after: Mapping[int, int] = field(default_factory=dict)
     inside: Mapping[int, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data; layers become texts, as JSON has them."""
-        layers = ("grids_after", "tokens_after", "inside")
+        layers = ("grids_after", "tokens_after", "cells_after", "inside")
         plain = {name: value for name, value in vars(self).items() if name not in layers}
         plain["average_per_layer"] = round(self.average_per_layer, 3)
         return plain | {name: {str(layer): left for layer, left in vars(self)[name].items()} for name in layers}

@@ -324,6 +324,7 @@ def tokens_of(call: CallTrace) -> Tokens:
         temporal_grids=clip.grid.temporal_grids,
         grids_after={merge.layer: merge.grids_after for merge in clip.merges},
         tokens_after={merge.layer: merge.tokens_after for merge in clip.token_merges},
+        cells_after={} if clip.cells is None else {clip.cells.layer: clip.cells.cells_after},
         inside={step.layer: sum(step.tokens_after) for step in call.language},
     )
 

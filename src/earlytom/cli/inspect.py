@@ -118,6 +118,11 @@ def _show(console: Console, answer: Answer, picture: Path | None) -> None:
         console.print(f"Left uncompressed: {clip.stepped_aside}.")
     if clip.merges:
         console.print(_merge_table(clip, unit))
+    if clip.cells:
+        console.print(
+            f"{clip.cells.cells_after} of the {clip.cells.cells_before} cells of each {unit} went on behind layer "
+            f"{clip.cells.layer} of the vision encoder."
+        )
     console.print(_grid_table(clip, answer.frames, unit))
     kept, whole = clip.tokens, clip.grid.tokens
     console.print(

@@ -142,7 +142,7 @@ class Tower(ABC):
         return self._cell_layouts[device]
 
     def make_cell_layout(self) -> CellLayout:
-        """See `cell_layout`; called once, behind `embed`. Raises `ModelError` where grids go through whole."""
+        """See `cell_layout`; called once, behind a layer. Raises `ModelError` where grids go through whole."""
         raise ModelError(
             f"the cells of a temporal grid cannot go on alone in the encoder of {type(self.model).__name__}"
         )

@@ -148,7 +148,8 @@ class _InternVLTower(Tower):
         rows, columns = _patches(self.config)
         numbers = torch.arange(rows * columns, dtype=torch.float32, device="cpu").view(1, rows, columns, 1)
         support = self._shuffled(numbers)[0].long()
-        return CellLayout(support=support, weight=torch.full(support.shape, 1 / support.shape[1]))
+        weight = torch.full(support.shape, 1 / support.shape[1], dtype=torch.float32, device="cpu")
+        return CellLayout(support=support, weight=weight)
 
     def _shuffled(self, maps: Tensor) -> Tensor:
         """[F, rows, columns, D] patches to [F, P, D * block^2] blocks of them, as pixel shuffle makes them."""

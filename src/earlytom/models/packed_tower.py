@@ -61,13 +61,13 @@ class PackedTower(Tower):
 
     def make_cell_layout(self) -> CellLayout:
         if self._layout is None:
-            raise ModelError("where cells lie is known once pixels have been embedded")
+            raise ModelError("where cells lie is known once a layer has run")
         layout, cells = self._layout, self.grid.tokens_per_frame
         there = torch.arange(cells, device=layout.cosines.device) if layout.raster is None else layout.raster
         support = there[:, None] * layout.unit + torch.arange(layout.unit, device=there.device)
         return CellLayout(
             support=support,
-            weight=torch.full(support.shape, 1 / layout.unit, device=there.device),
+            weight=torch.full(support.shape, 1 / layout.unit, dtype=torch.float32, device=there.device),
             order=layout.order,
             windows=None if layout.order is None else tuple(size // layout.unit for size in layout.windows),
         )

@@ -40,5 +40,7 @@ def _first_of_each(windows: CellWindows) -> Tensor:
     """[K] int64 on the host: the first places of each window, as many as are kept of it."""
     begins = accumulate(windows.sizes, initial=0)
     return torch.tensor(
-        [begin + place for begin, kept in zip(begins, windows.kept, strict=False) for place in range(kept)]
+        [begin + place for begin, kept in zip(begins, windows.kept, strict=False) for place in range(kept)],
+        dtype=torch.int64,
+        device="cpu",
     )

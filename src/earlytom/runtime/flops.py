@@ -45,11 +45,16 @@ class Flops:
 
 
 class _LayerByLayer(PassiveVisitor):
-    """A visitor that notes what has been counted after each layer, and cuts frames to so many tokens inside some."""
+    """A visitor that notes what has been counted after each layer, and cuts frames to so many tokens inside some.
 
-    def __init__(self, total: Callable[[], int], tokens_after: Mapping[int, int]) -> None:
+    Behind some layers it leaves so many cells of a frame.
+    """
+
+    def __init__(
+        self, total: Callable[[], int], tokens_after: Mapping[int, int], cells_after: Mapping[int, int]
+    ) -> None:
         super().__init__(LayerRequests(token_layers=frozenset(tokens_after)))
-        self._total, self._tokens_after = total, tokens_after
+        self._total, self._tokens_after, self._cells_after = total, tokens_after, cells_after
         self.totals: list[int] = []
 
     def merge_tokens(self, layer: int, batch: FrameBatch, keys: Tensor) -> FrameBatch:
@@ -62,7 +67,12 @@ class _LayerByLayer(PassiveVisitor):
 
     def after_layer(self, layer: int, batch: FrameBatch) -> FrameBatch:
         self.totals.append(self._total())
-        return batch
+        if layer not in self._cells_after:
+            return batch
+        left, cells = self._cells_after[layer], batch.layout.support.shape[0]
+        if not 1 <= left <= cells:
+            raise CompressionError(f"cells_after must be from 1 to the {cells} cells of a frame, got {left}")
+        return batch.only(torch.arange(left, device=batch.hidden.device)[None])
 
 
 def count_flops(
@@ -73,6 +83,7 @@ def count_flops(
     prefill_tokens: int,
     frames_after: Mapping[int, int] | None = None,
     tokens_after: Mapping[int, int] | None = None,
+    cells_after: Mapping[int, int] | None = None,
     pooled: bool = True,
     prefill_after: Mapping[int, int] | None = None,
 ) -> Flops:
@@ -89,6 +100,7 @@ def count_flops(
         frames_after: frames that are left after each encoder layer where some merge; none merge if ``None``.
         tokens_after: patches of each frame that are left in each encoder layer inside which some merge, between its
             attention and its MLP; none merge if ``None``.
+        cells_after: cells of each frame that go on alone behind an encoder layer (one layer at most); all if ``None``.
         pooled: whether the features of all patches are projected and pooled. If not, the patches that are left are
             projected, and nothing is pooled, as after token merging.
         prefill_after: tokens of the prompt that are left before each language layer where some leave.
@@ -98,15 +110,16 @@ def count_flops(
         CompressionError: the clip has not one frame, or the numbers cannot be.
     """
     host, tower, pixels = _open_one_frame(model, inputs)
-    merging, leaving = tokens_after or {}, prefill_after or {}
+    merging, cells, leaving = tokens_after or {}, cells_after or {}, prefill_after or {}
     entering = _falling("frames_after", frames, frames_after or {}, range(tower.depth), "the encoder")
     _check_token_layers(host, merging)
+    _check_cell_layers(host, cells)
     below = range(1, len(host.language.layers))
     lengths = _falling("prefill_after", prefill_tokens, leaving, below, "behind its first, the language model")
     with torch.no_grad():
-        costs, encoded = _count_encoder(tower, pixels, merging)
+        costs, encoded = _count_encoder(tower, pixels, merging, cells)
         if pooled and merging:  # patches take all their places again
-            encoded = _count_encoder(tower, pixels, {})[1]
+            encoded = _count_encoder(tower, pixels, {}, {})[1]
         projection = _counted(lambda: tower.project(encoded) if pooled else tower.project_tokens(encoded))
         prefill = _count_prefill(host, lengths)
     encoder = sum(count * cost for count, cost in zip(entering, costs, strict=False))
@@ -141,6 +154,7 @@ def count_call(model: nn.Module, inputs: Mapping[str, Any], call: CallTrace) -> 
         prefill_tokens=call.prefill_tokens,
         frames_after={record.layer: record.grids_after for record in clip.merges},
         tokens_after=tokens_after,
+        cells_after={} if clip.cells is None else {clip.cells.layer: clip.cells.cells_after},
         pooled=left != clip.tokens,
         prefill_after=prefill_after,
     )
@@ -166,6 +180,16 @@ def _check_token_layers(host: Host, tokens_after: Mapping[int, int]) -> None:
     _check_layers("tokens_after", tokens_after, range(host.shape.depth), "the encoder")
 
 
+def _check_cell_layers(host: Host, cells_after: Mapping[int, int]) -> None:
+    if cells_after and not host.shape.cells:
+        raise CompressionError(
+            f"cells_after is given, but frames go through the encoder of {type(host.model).__name__} whole"
+        )
+    if len(cells_after) > 1:
+        raise CompressionError(f"cells_after must name one layer at most, got {sorted(cells_after)}")
+    _check_layers("cells_after", cells_after, range(host.shape.depth), "the encoder")
+
+
 def _check_layers(name: str, after: Mapping[int, int], layers: range, owner: str) -> None:
     wrong = [layer for layer in after if layer not in layers]
     if wrong:
@@ -183,12 +207,14 @@ def _falling(name: str, count: int, after: Mapping[int, int], layers: range, own
     return left
 
 
-def _count_encoder(tower: Tower, pixels: Tensor, tokens_after: Mapping[int, int]) -> tuple[list[int], FrameBatch]:
+def _count_encoder(
+    tower: Tower, pixels: Tensor, tokens_after: Mapping[int, int], cells_after: Mapping[int, int]
+) -> tuple[list[int], FrameBatch]:
     """The operations of each layer on one frame, embedding in the first, and what leaves the last."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        visitor = _LayerByLayer(counter.get_total_flops, tokens_after)
+        visitor = _LayerByLayer(counter.get_total_flops, tokens_after, cells_after)
         encoded = tower.run(tower.embed(pixels, (1,)), range(tower.depth), visitor)
     return [after - before for before, after in pairwise([0, *visitor.totals])], encoded
 

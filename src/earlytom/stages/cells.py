@@ -76,9 +76,9 @@ class CellLayout:
         counts = self.kept_of_windows(kept)
         if self.windows is None or counts is None:
             return None
-        numbers = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(self.windows))
-        numbers = numbers.to(self.support.device, non_blocking=True)
-        of = numbers if self.place is None else numbers[self.place]
+        numbers = [number for number, size in enumerate(self.windows) for _ in range(size)]
+        standing = torch.tensor(numbers, dtype=torch.int64, device="cpu").to(self.support.device, non_blocking=True)
+        of = standing if self.place is None else standing[self.place]
         return CellWindows(of=of, sizes=self.windows, kept=counts)
 
     def means(self, rows: Tensor) -> Tensor:

@@ -85,14 +85,15 @@ def checked_cells(method: Method, decision: Decision, states: CellStates) -> Ten
 
 def _check_kept(method: Method, kept: Tensor, states: CellStates) -> None:
     """Raise `CompressionError` for [N, K] cells that do not ascend inside their grid, or fill windows otherwise."""
+    kept = kept.cpu()  # one wait, where it is one
     if bool(((kept < 0) | (kept >= states.features.shape[1])).any()) or bool((kept.diff(dim=1) < 1).any()):
         raise CompressionError(
             f"method {method.name!r} must keep {states.kept} different cells of each temporal grid, ascending"
         )
     if states.windows is None:
         return
-    of = states.windows.of.to(kept.device)[kept]
-    wanted = torch.tensor(states.windows.kept, device=kept.device)
+    of = states.windows.of.cpu()[kept]
+    wanted = torch.tensor(states.windows.kept, dtype=torch.int64, device="cpu")
     counts = kept.new_zeros(len(kept), len(wanted)).scatter_add_(1, of, torch.ones_like(of))
     if bool((counts != wanted).any()):
         raise CompressionError(
