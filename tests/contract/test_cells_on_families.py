@@ -224,10 +224,7 @@ class Keyed(SomeCells):
 @torch.no_grad()
 def test_scores_of_earlier_layers_are_those_of_whole_grids(family) -> None:
     """Read before the cells go, attention and keys are those of the whole grid at the cells that are left."""
-    if family == "qwen2_5_vl":
-        layer = 1
-    else:
-        layer = 2
+    layer = 1 if family == "qwen2_5_vl" else 2
     model, inputs = built(family), prompts(family, 1)
     _, (cut,) = encoded(model, inputs, Keyed(retention=0.2, scores=layer))
     _, (whole,) = encoded(model, inputs, Keyed(retention=0.2, scores=layer, share=1.0))
@@ -245,8 +242,7 @@ def test_scores_of_later_layers_are_among_the_cells_that_are_left(family) -> Non
     model, inputs = built(family), prompts(family, 1)
     _, (clip,) = encoded(model, inputs, Keyed(retention=0.2, scores=5))
     attention = clip.details["attention"]
-    patches = 4 if family != "internvl" else 4
-    total = attention.sum(dim=1) * patches
+    total = attention.sum(dim=1) * 4  # of the four patches of a cell it is the mean
     # Attention that patches give one another sums to one; CLS takes its share of it in InternVL.
     if family == "internvl":
         assert bool((total < 1).all())
@@ -265,5 +261,5 @@ def test_devices_may_part_scores_and_cells(family) -> None:
     pool = partial(left.layout.pooled, cells=left.cells)
     assert pool(left.patches.to("meta")).shape == (frames, 3, batch.hidden.shape[2])
     parts = list(left.parts(4))
-    assert [part.cells.shape for part in parts][0] == (4, 3)
+    assert parts[0].cells.shape == (4, 3)
     assert torch.equal(FrameBatch.joined(parts, (frames,)).cells, left.cells)
