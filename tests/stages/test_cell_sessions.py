@@ -15,7 +15,7 @@ from conftest import batch, clip, tiny_model
 from earlytom import CompressionError, MethodError, Reduction
 from earlytom.models import open_model
 from earlytom.ops import pool_bilinear
-from earlytom.stages import CellLayout, ClipSession, FrameBatch, SessionBatch
+from earlytom.stages import CellLayout, CellLayouts, ClipSession, FrameBatch, SessionBatch
 from earlytom.trace import Stopwatch
 from earlytom.types import Decision, EncoderShape, FrameGrid
 from families import FAMILY_NAMES, family_case
@@ -43,7 +43,7 @@ def session(method, frames: int, shape: EncoderShape = SHAPE) -> ClipSession:
 def drive(clips, hidden: torch.Tensor, cells: CellLayout, decide=lambda make: make()) -> list:
     """An encoder whose layers add a number, its projector the same mean of patches as the layout's."""
     sessions = SessionBatch(clips, Stopwatch(), decide)
-    state = FrameBatch(hidden=hidden, grids_per_clip=sessions.grids_per_clip, cell_layout=cells.at)
+    state = FrameBatch(hidden=hidden, grids_per_clip=sessions.grids_per_clip, cell_layout=CellLayouts(lambda: cells))
     for layer in range(DEPTH):
         state = state.with_hidden(state.hidden + 0.1)
         if layer in sessions.requests.attention_layers:
@@ -170,7 +170,7 @@ def test_bilinear_pooling_of_llava_video_lets_cells_go_on() -> None:
         }
     )
     tower = call.host.tower(call.grids[0])
-    assert tower.cell_layout(torch.device("cpu")).support.shape == (25, 4)
+    assert tower.embed(call.pixels([0]), (2,)).layout.support.shape == (25, 4)
 
 
 def test_a_batch_that_does_not_say_where_cells_lie_is_refused() -> None:

@@ -15,11 +15,10 @@ from earlytom.errors import ModelError
 from earlytom.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from earlytom.layouts.prompt import HostPrompt
-    from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
+    from earlytom.stages import FrameBatch, FrameVisitor
     from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["Host", "Tower", "VideoCall"]
@@ -93,7 +92,6 @@ class Tower(ABC):
 
     def __init__(self, host: Host, grid: FrameGrid) -> None:
         self.model, self.config, self.grid, self.depth = host.model, host.config, grid, host.shape.depth
-        self._cell_layouts: dict[torch.device, CellLayout] = {}
 
     @abstractmethod
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
@@ -102,6 +100,10 @@ class Tower(ABC):
         Args:
             pixels: [F, ...] as `VideoCall.pixels` gives them.
             grids_per_clip: the temporal grids of each clip.
+
+        Where ``EncoderShape.cells`` says that cells can go on alone the batch says where they lie (its
+        ``cell_layout``). A batch of which only some ``cells`` are left then has their patches alone, in `run_layer`
+        and in `project`, which gives [F, K, C].
         """
 
     @abstractmethod
@@ -130,22 +132,6 @@ class Tower(ABC):
     @abstractmethod
     def pool_attention(self, attention: Tensor) -> Tensor:
         """Resize [F, L] attention in the same way as features are pooled: [F, P] in raster order."""
-
-    def cell_layout(self, device: torch.device) -> CellLayout:
-        """Where the cells of a grid lie, on a device; what `embed` hands on where ``EncoderShape.cells`` says so.
-
-        A batch of which only some ``cells`` are left has their patches alone, from `run_layer` to `project`, which then
-        gives [F, K, C].
-        """
-        if device not in self._cell_layouts:
-            self._cell_layouts[device] = self.make_cell_layout().at(device)
-        return self._cell_layouts[device]
-
-    def make_cell_layout(self) -> CellLayout:
-        """See `cell_layout`; called once, behind a layer. Raises `ModelError` where grids go through whole."""
-        raise ModelError(
-            f"the cells of a temporal grid cannot go on alone in the encoder of {type(self.model).__name__}"
-        )
 
     def project_tokens(self, batch: FrameBatch) -> Tensor:
         """The projector alone, for merged tokens that are no grid any more: [F, K, C] of [F, K, D] hidden states.

@@ -23,7 +23,7 @@ from earlytom.models.attention import captured_outputs, heads_mean, heads_receiv
 from earlytom.models.base import Host, Tower, VideoCall
 from earlytom.models.prefill import check_loaded, check_overrides, prefill_inputs, put_features
 from earlytom.models.wrapping import uncompiled
-from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, CellLayouts, FrameBatch, FrameVisitor
 from earlytom.types import EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["InternVLHost"]
@@ -109,11 +109,11 @@ class _InternVLTower(Tower):
 
     def __init__(self, host: Host, grid: FrameGrid) -> None:
         super().__init__(host, grid)
-        self._base = host.model.model
+        self._base, self._cells = host.model.model, CellLayouts(self._make_cells)
 
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self._base.vision_tower.embeddings(pixels.to(self._base.dtype))
-        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, class_tokens=1, cell_layout=self.cell_layout)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, class_tokens=1, cell_layout=self._cells)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         layer = self._base.vision_tower.encoder.layer[index]
@@ -144,7 +144,7 @@ class _InternVLTower(Tower):
         block = _block(self.config)  # of patches that pixel shuffle makes one token: their mean
         return attention.reshape(-1, self.grid.rows, block, self.grid.columns, block).mean(dim=(2, 4)).flatten(1)
 
-    def make_cell_layout(self) -> CellLayout:
+    def _make_cells(self) -> CellLayout:
         rows, columns = _patches(self.config)
         numbers = torch.arange(rows * columns, dtype=torch.float32, device="cpu").view(1, rows, columns, 1)
         support = self._shuffled(numbers)[0].long()

@@ -35,7 +35,7 @@ from earlytom.models.prefill import (
 )
 from earlytom.models.wrapping import uncompiled
 from earlytom.ops import pool_bilinear
-from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, CellLayouts, FrameBatch, FrameVisitor
 from earlytom.types import EncoderPlan, EncoderShape, FrameGrid, KeptTokens, PrefillInputs
 
 __all__ = ["LlavaOnevisionCall", "LlavaOnevisionHost", "LlavaOnevisionTower"]
@@ -123,11 +123,12 @@ class LlavaOnevisionTower(Tower):
         super().__init__(host, grid)
         self._base, self._wanted = host.model.model, host.feature_layers
         self._layers = self._base.vision_tower.encoder.layers
+        self._cells = CellLayouts(self._make_cells)
         self._side = self.config.vision_config.image_size // self.config.vision_config.patch_size
 
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self._base.vision_tower.embeddings(pixels)
-        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self._cells)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         requests, layer = visitor.requests, self._layers[index]
@@ -160,7 +161,7 @@ class LlavaOnevisionTower(Tower):
     def pool_attention(self, attention: Tensor) -> Tensor:
         return pool_bilinear(attention, side=self._side, pooled=(self.grid.rows, self.grid.columns))
 
-    def make_cell_layout(self) -> CellLayout:
+    def _make_cells(self) -> CellLayout:
         return CellLayout.of_pooling(self.pool_attention, (self._side, self._side), (self.grid.rows, self.grid.columns))
 
     def pooling_head(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from earlytom.models.attention import captured_outputs
 from earlytom.models.base import Host, Tower
 from earlytom.models.wrapping import uncompiled
 from earlytom.ops import received_attention
-from earlytom.stages import CellLayout, FrameBatch, FrameVisitor
+from earlytom.stages import CellLayout, CellLayouts, FrameBatch, FrameVisitor
 from earlytom.types import FrameGrid
 
 __all__ = ["PackedTower", "check_rotations", "run_block"]
@@ -31,6 +31,7 @@ class PackedTower(Tower):
         super().__init__(host, grid)
         self.visual = host.model.model.visual
         self._layout: GridLayout | None = None
+        self.cells = CellLayouts(self._make_cells)
         self._cut: tuple[Tensor, CutLayout] | None = None  # of the cells that were left last
 
     def layout(self, like: Tensor) -> GridLayout:
@@ -59,7 +60,7 @@ class PackedTower(Tower):
             self._cut = batch.cells, layout.cut(cells.patches(batch.cells), windows)
         return self._cut[1]
 
-    def make_cell_layout(self) -> CellLayout:
+    def _make_cells(self) -> CellLayout:
         if self._layout is None:
             raise ModelError("where cells lie is known once a layer has run")
         layout, cells = self._layout, self.grid.tokens_per_frame

@@ -61,7 +61,7 @@ class _Qwen25VLTower(PackedTower):
     def embed(self, pixels: Tensor, grids_per_clip: tuple[int, ...]) -> FrameBatch:
         hidden = self.patches(pixels)
         hidden = self.layout(hidden).to_sequence(hidden)
-        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cells)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         layout, whole = self.sequence(batch), index in self._whole

@@ -67,7 +67,7 @@ class _Qwen3VLTower(PackedTower):
         hidden = self.patches(pixels)
         learned = _learned_positions(self.visual, self.grid, hidden.device)
         hidden = hidden + learned.to(hidden.dtype)
-        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cell_layout)
+        return FrameBatch(hidden=hidden, grids_per_clip=grids_per_clip, cell_layout=self.cells)
 
     def run_layer(self, index: int, batch: FrameBatch, visitor: FrameVisitor) -> FrameBatch:
         if index - 1 in self._aside:

@@ -5,13 +5,14 @@ gets the kept tokens of each clip from its `ClipSession`.
 """
 
 from earlytom.stages.batch import SessionBatch
-from earlytom.stages.cells import CellLayout
+from earlytom.stages.cells import CellLayout, CellLayouts
 from earlytom.stages.frame_batch import FrameBatch
 from earlytom.stages.session import ClipSession, Decide, Pooled
 from earlytom.stages.visitor import FrameVisitor, LayerRequests, PassiveVisitor
 
 __all__ = [
     "CellLayout",
+    "CellLayouts",
     "ClipSession",
     "Decide",
     "FrameBatch",

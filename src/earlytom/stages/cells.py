@@ -12,7 +12,7 @@ from torch import Tensor
 from earlytom.ops import apportion
 from earlytom.types import CellWindows
 
-__all__ = ["CellLayout", "take_rows"]
+__all__ = ["CellLayout", "CellLayouts", "take_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +115,23 @@ class CellLayout:
         cells = cells.to(rows.device, non_blocking=True)
         taken = rows.unflatten(1, (cells.shape[1], -1)).unbind(2)
         return here.to_raster(_weighted(taken, here.weight[cells].unbind(2), rows.dtype), cells)
+
+
+class CellLayouts:
+    """The cells of a grid on any device, made when they are first asked for.
+
+    Args:
+        make: the layout, on whichever device.
+    """
+
+    def __init__(self, make: Callable[[], CellLayout]) -> None:
+        self._make, self._made = make, dict[torch.device, CellLayout]()
+
+    def at(self, device: torch.device) -> CellLayout:
+        """Those on a device."""
+        if device not in self._made:
+            self._made[device] = self._make().at(device)
+        return self._made[device]
 
 
 def take_rows(rows: Tensor, index: Tensor, ahead: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from earlytom.errors import CompressionError
-from earlytom.stages.cells import CellLayout, take_rows
+from earlytom.stages.cells import CellLayout, CellLayouts, take_rows
 
 __all__ = ["FrameBatch"]
 
@@ -27,7 +27,7 @@ class FrameBatch:
             in them alike.
         class_tokens: T, tokens in front that are no patches (CLS). They go along with their grid; decisions never see
             them.
-        cell_layout: gives the cells of a grid on a device, where cells can go on alone.
+        cell_layout: where the cells of a grid lie, if cells can go on alone.
         cells: [F, K] int64, the cells of each grid that are left, in the order in which they stand in ``hidden``, by
             their numbers in raster order; ``None``: grids are whole.
 
@@ -39,7 +39,7 @@ class FrameBatch:
     grids_per_clip: tuple[int, ...]
     others: tuple[Tensor, ...] = ()
     class_tokens: int = 0
-    cell_layout: Callable[[torch.device], CellLayout] | None = None
+    cell_layout: CellLayouts | None = None
     cells: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class FrameBatch:
             raise CompressionError(
                 "cells of a temporal grid are to go on alone, but the batch has no cell_layout that says where they lie"
             )
-        return self.cell_layout(self.hidden.device)
+        return self.cell_layout.at(self.hidden.device)
 
     def only(self, cells: Tensor) -> FrameBatch:
         """The same grids with no patches but those of some cells.
