@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import earlytom
+from cell_methods import SomeCells
 from conftest import batch, clip, tiny_model
 from earlytom import (
     AveragePooling,
@@ -65,6 +66,36 @@ class Comparing(VisionZip):
 )
 def test_the_widest_span_that_a_stage_reads_is_compared(stages, span) -> None:
     assert Composition(**stages).encoder_plan(EncoderShape(depth=26)).similarity_span == span
+
+
+def test_cells_are_those_of_the_encoder_part_and_go_to_who_can_select_among_them() -> None:
+    encoder = EncoderShape(depth=8, cells=True)
+    cutting = SomeCells(share=0.25, attention=True, similarity=True)
+    method = Composition(encoder=cutting, tokens=VisionZip(), retention=0.1)
+    plan = method.encoder_plan(encoder)
+    assert (plan.cell_layer, plan.cell_attention, plan.cell_similarity, plan.keys) == (3, True, True, True)
+    assert Composition(tokens=cutting).encoder_plan(encoder).cell_layer is None
+    grid = FrameGrid(frames=6, rows=4, columns=4)
+    assert method.cells_kept(grid) == 4
+    assert Composition(tokens=VisionZip()).cells_kept(grid) is None
+    assert Composition(tokens=VisionZip()).select_cells(None, 3) == Decision()
+    for name in ("holitom", "prunevid", "dycoke", "average-pooling", "fastvid:scores=received"):
+        with pytest.raises(MethodError, match="needs whole temporal grids, of each of which only some cells go on"):
+            Composition(encoder=cutting, tokens=parse_method(name)).encoder_plan(encoder)
+
+
+@pytest.mark.parametrize("tokens", ["visionzip", "uniform", "random", "earlytom"])
+def test_tokens_are_selected_among_the_cells_that_went_on(tokens) -> None:
+    cutting = SomeCells(share=0.5, merging=True)
+    method = Composition(encoder=cutting, tokens=parse_method(tokens), retention=0.1)
+    model = tiny_model()
+    with torch.no_grad(), earlytom.compress(model, method) as trace:
+        model(**batch([[clip(12, 0)], [clip(12, 1)]]))
+    for video in trace.videos:
+        assert video.tokens == video.budget == 19
+        assert video.cells.cells_after == 8
+        assert video.temporal_grids_left == 3
+        assert video.selection.inputs == 3 * 16
 
 
 def test_hooks_go_to_their_stage_and_to_nobody_else() -> None:
