@@ -110,6 +110,20 @@ def test_places_attention_and_features_are_those_of_the_cells_that_went_on(windo
         assert counts == [[1, 3, 2]] * frames
 
 
+@pytest.mark.parametrize("shape", [(3, 2 * CELLS, 200), (3, 2 * CELLS, 7, 9), (3, 2 * CELLS)], ids=str)
+def test_wide_rows_are_pooled_by_parts_of_their_columns(shape, monkeypatch) -> None:
+    rows, cells = torch.randn(shape), torch.arange(0, CELLS, 3).expand(3, -1)
+    taken = rows[:, layout().patches(cells)[0]]
+    whole, some = layout().means(rows), layout().pooled(taken, cells)
+    monkeypatch.setattr("earlytom.stages.cells._CHUNK_VALUES", 1)
+    assert torch.equal(layout().means(rows), whole)
+    assert torch.equal(layout().pooled(taken, cells), some)
+    assert torch.equal(whole[:, ::3], some)
+    for cell in range(CELLS):
+        expected = 0.25 * rows[:, 2 * cell] + 0.75 * rows[:, 2 * cell + 1]
+        torch.testing.assert_close(whole[:, cell], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_the_floor_of_frames_knows_how_many_cells_are_left() -> None:
     assert session(SomeCells(retention=0.25), 12).floor == 6
     assert session(SomeCells(retention=0.25, share=1.0), 12).floor == 3

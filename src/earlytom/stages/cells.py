@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,9 @@ from earlytom.ops import apportion
 from earlytom.types import CellWindows
 
 __all__ = ["CellLayout", "CellLayouts", "take_rows"]
+
+# Weighted rows held at once, in float32 values (256 MiB), and the fewest columns that are worth a pass.
+_CHUNK_VALUES, _LEAST_COLUMNS = 1 << 26, 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,8 +87,8 @@ class CellLayout:
     def means(self, rows: Tensor) -> Tensor:
         """What each cell is of the patches of whole grids: [F, L, ...] to [F, P, ...], summed in float32."""
         here = self.at(rows.device)
-        taken = (rows.index_select(1, patches) for patches in here.support.unbind(1))
-        return _weighted(taken, here.weight[None].unbind(2), rows.dtype)
+        taken = rows.index_select(1, here.support.flatten()).unflatten(1, here.support.shape)
+        return _weighted(taken, here.weight[None])
 
     def in_sequence(self, cells: Tensor) -> Tensor:
         """[F, K] cells of each grid, brought from raster order into that of the sequence."""
@@ -113,8 +116,8 @@ class CellLayout:
         """
         here = self.at(rows.device)
         cells = cells.to(rows.device, non_blocking=True)
-        taken = rows.unflatten(1, (cells.shape[1], -1)).unbind(2)
-        return here.to_raster(_weighted(taken, here.weight[cells].unbind(2), rows.dtype), cells)
+        taken = rows.unflatten(1, (cells.shape[1], -1))
+        return here.to_raster(_weighted(taken, here.weight[cells]), cells)
 
 
 class CellLayouts:
@@ -157,12 +160,9 @@ def _used(spread: Tensor) -> tuple[Tensor, Tensor]:
     return inputs, weights.gather(1, inputs)
 
 
-def _weighted(parts: Iterable[Tensor], weights: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
-    """The sum of [F, K, ...] parts, weighed by [F, K]; one after another, since all together would need much memory."""
-    total: Tensor | None = None
-    for part, weight in zip(parts, weights, strict=True):
-        scaled = part.float() * weight.reshape(*weight.shape, *[1] * (part.dim() - 2))
-        total = scaled if total is None else total + scaled
-    if total is None:
-        raise ValueError("a cell rests on one patch at least")
-    return total.to(dtype)
+def _weighted(rows: Tensor, weight: Tensor) -> Tensor:
+    """[F, K, S, ...] rows weighed by [F, K, S] (or [1, K, S]) and summed over S, a part of the columns at a time."""
+    columns = rows.reshape(*rows.shape[:3], -1)
+    step = max(_LEAST_COLUMNS, _CHUNK_VALUES // max(1, columns[..., :1].numel()))
+    sums = [(part.float() * weight[..., None]).sum(dim=2).to(rows.dtype) for part in columns.split(step, dim=3)]
+    return (sums[0] if len(sums) == 1 else torch.cat(sums, dim=2)).reshape(*rows.shape[:2], *rows.shape[3:])
