@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from earlytom.cli import session
 from earlytom.cli.app import app
+from earlytom.methods import METHODS
 from earlytom.shipped import shipped_model
 from earlytom.video import read_video
 from families.processors import video_qa
@@ -20,6 +21,15 @@ from video.clips import make_clip
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_text_tells_how_many_cells_went_on(clip: Path, shared_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "some-cells", "cell_methods:SomeCells")
+    result = invoke("inspect", clip, "--method", "some-cells:share=0.25", "--retention", "0.1")
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    assert "9 of the 36 cells of each frame went on behind layer 3 of the vision encoder." in told
+    assert "budget 58" in told
 
 
 def test_text_tells_merging_and_selection(clip: Path, shared_model: Any) -> None:

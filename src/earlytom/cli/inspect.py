@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from earlytom.runtime.pipeline import Answer
-    from earlytom.trace import Trace, VideoTrace
+    from earlytom.trace import CellRecord, Trace, VideoTrace
 
 __all__ = ["inspect"]
 
@@ -119,10 +119,7 @@ def _show(console: Console, answer: Answer, picture: Path | None) -> None:
     if clip.merges:
         console.print(_merge_table(clip, unit))
     if clip.cells:
-        console.print(
-            f"{clip.cells.cells_after} of the {clip.cells.cells_before} cells of each {unit} went on behind layer "
-            f"{clip.cells.layer} of the vision encoder."
-        )
+        console.print(_describe_cells(clip.cells, unit))
     console.print(_grid_table(clip, answer.frames, unit))
     kept, whole = clip.tokens, clip.grid.tokens
     console.print(
@@ -136,6 +133,14 @@ def _show(console: Console, answer: Answer, picture: Path | None) -> None:
             f"{sum(step.tokens_before)} -> {sum(step.tokens_after)} visual tokens, newline embeddings counted."
         )
     console.print(f"Picture: {picture}" if picture else "Picture: none; --output FILE.png draws one.", soft_wrap=True)
+
+
+def _describe_cells(record: CellRecord, unit: str) -> str:
+    """How many cells of each ``unit`` went on alone, in a sentence."""
+    return (
+        f"{record.cells_after} of the {record.cells_before} cells of each {unit} went on behind layer {record.layer} "
+        "of the vision encoder."
+    )
 
 
 def _describe_clip(source: Mapping[str, object]) -> str:

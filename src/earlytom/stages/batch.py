@@ -208,9 +208,14 @@ class SessionBatch:
         left = batch.only(cells)
         layout, standing = left.layout, left.layout.in_sequence(cells)
         self._left, patches = (layout, standing), layout.patches(standing)
-        self._attention = {source: take_rows(rows, patches) for source, rows in self._attention.items()}
+        self._attention |= {source: take_rows(rows, patches) for source, rows in self._read_at_the_end().items()}
         self._keys = {source: take_rows(rows, patches) for source, rows in self._keys.items()}
         return left
+
+    def _read_at_the_end(self) -> dict[int, Tensor]:
+        """The attention that selections go by; cells may have been chosen by that of another layer."""
+        sources = {clip.attention_source for clip in self.clips}
+        return {source: rows for source, rows in self._attention.items() if source in sources}
 
     def _cell_states(self, layer: int, batch: FrameBatch) -> list[CellStates]:
         """What the methods see of the cells of their clips."""
@@ -279,7 +284,7 @@ class SessionBatch:
         resize = pool if left is None else partial(left[0].pooled, cells=left[1])
         resize_keys = partial(_pool_channels, pool=pool) if left is None else resize
         with torch.no_grad():
-            scores = self._scores({source: resize(rows) for source, rows in self._attention.items()})
+            scores = self._scores({source: resize(rows) for source, rows in self._read_at_the_end().items()})
             keys = self._rows_of_clips(
                 {source: resize_keys(rows) for source, rows in self._keys.items()},
                 [clip.plan.attention_layer if clip.plan.keys else None for clip in self.clips],
