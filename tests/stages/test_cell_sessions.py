@@ -193,6 +193,13 @@ def test_a_batch_that_does_not_say_where_cells_lie_is_refused() -> None:
         sessions.after_layer(3, FrameBatch(hidden=hidden_states(4), grids_per_clip=(4,)))
 
 
+def test_cells_are_not_chosen_by_attention_that_nobody_reported() -> None:
+    sessions = SessionBatch([session(SomeCells(retention=0.25, attention=True), 4)], Stopwatch())
+    batch = FrameBatch(hidden=hidden_states(4), grids_per_clip=(4,), cell_layout=CellLayouts(layout))
+    with pytest.raises(CompressionError, match="without reporting the attention of layer 3, by which cells are chosen"):
+        sessions.after_layer(3, batch)
+
+
 def test_a_batch_is_left_with_equally_many_cells_everywhere() -> None:
     kinds = [SomeCells(retention=0.25), SomeCells(retention=0.25, share=1.0), SomeCells(retention=0.25, layer=5)]
     with pytest.raises(CompressionError, match="clips that keep 6 after layer 3 and all; make a batch of each"):

@@ -222,13 +222,20 @@ class SessionBatch:
         if any(clip.plan.cell_similarity for clip in self.clips):
             self._record_merges()
             self._read_tables()
-        layout, received = batch.layout, self._attention.get(layer)
+        layout = batch.layout
         features = self._split(layout.means(batch.patches.detach()))
         scores: Sequence[Tensor | None] = [None] * len(self.clips)
-        if received is not None:
-            scores = self._split(layout.means(received.to(batch.hidden.device)))
+        if any(clip.plan.cell_attention for clip in self.clips):
+            scores = self._split(layout.means(self._received_in(layer).to(batch.hidden.device)))
         rows = zip(self.clips, features, scores, strict=True)
         return [clip.cell_states(part, score, layout) for clip, part, score in rows]
+
+    def _received_in(self, layer: int) -> Tensor:
+        if layer not in self._attention:
+            raise CompressionError(
+                f"the encoder was run without reporting the attention of layer {layer}, by which cells are chosen"
+            )
+        return self._attention[layer]
 
     def _check_decisions(self, decisions: object) -> None:
         if not isinstance(decisions, list) or len(decisions) != len(self.clips):
