@@ -110,6 +110,18 @@ def test_places_attention_and_features_are_those_of_the_cells_that_went_on(windo
         assert counts == [[1, 3, 2]] * frames
 
 
+def test_grids_merge_before_their_cells_go_in_the_same_layer_too() -> None:
+    hidden, cells = hidden_states(8), layout(windows=True)
+    made = session(SomeCells(retention=0.1, merging=True, attention=True), 8)
+    (kept,) = drive([made], hidden, cells)
+    assert made.trace.sources() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    whole = cells.means(hidden.unflatten(0, (2, 4)).mean(1) + 0.1 * DEPTH)
+    grids, tokens = kept.places // (4 * CELLS), kept.places % CELLS
+    assert set((kept.places // CELLS).tolist()) <= {0, 4}
+    assert made.trace.kept_tokens() == list(zip(grids.tolist(), tokens.tolist(), strict=True))
+    torch.testing.assert_close(kept.features, whole[grids, tokens], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(3, 2 * CELLS, 200), (3, 2 * CELLS, 7, 9), (3, 2 * CELLS)], ids=str)
 def test_wide_rows_are_pooled_by_parts_of_their_columns(shape, monkeypatch) -> None:
     rows, cells = torch.randn(shape), torch.arange(0, CELLS, 3).expand(3, -1)
