@@ -13,7 +13,7 @@ from earlytom.eval.variants import Variant
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from paired import compare
+from paired import compare, main
 
 METHOD, OTHER = "earlytom:retention=0.1", "visionzip:retention=0.1"
 
@@ -40,3 +40,18 @@ def test_a_method_without_records_is_named(tmp_path) -> None:
     write(tmp_path, METHOD, "red")
     with pytest.raises(SystemExit, match=r"holds no records of visionzip:retention=0\.1"):
         compare(tmp_path, METHOD, OTHER)
+
+
+def test_a_mix_averages_the_same_answers_in_another_way(tmp_path, capsys) -> None:
+    for method, replies in ((METHOD, ("red", "no")), (OTHER, ("no", "red"))):
+        file = RecordFile(tmp_path, Variant(method=parse_method(method)).spec)
+        entries = tuple(
+            Asked(question="?", expected="red", skill=skill, letters=False, guess=0.0, reply=reply)
+            for skill, reply in zip(("colour", "position"), replies, strict=True)
+        )
+        numbers = {"visual_tokens": 4, "tokens_per_layer": 4, "frames_left": 2, "ttft": None}
+        file.append(Record(clip=0, seed=0, asked=entries, **numbers))
+    assert compare(tmp_path, METHOD, OTHER)[0][2] == "+0.0"
+    assert compare(tmp_path, METHOD, OTHER, "benchmarks")[0][2] == "+66.7"  # five parts won, one lost
+    main([str(tmp_path), METHOD, OTHER, "--mix", "benchmarks"])
+    assert "+66.7" in capsys.readouterr().out

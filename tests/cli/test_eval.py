@@ -61,6 +61,26 @@ def test_json_goes_on_from_the_folder_and_is_all_of_stdout(
     assert json.loads(result.stdout) == json.loads((folder / "rows.json").read_text())
 
 
+def test_another_mix_is_reported_from_the_same_records(
+    shared_model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "make_task", lambda benchmark, clip: pytest.fail("drawn again"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    result = invoke(*SMALL, "--output", folder, "--mix", "benchmarks")
+    assert result.exit_code == 0, result.stderr
+    words = " ".join(result.stdout.split())
+    assert "mix: benchmarks, weights colour 5, shape 5, brief 3, order 4, count 2, direction 1, position 1" in words
+    assert f"Written: {folder}/rows_benchmarks.json, {folder}/report_benchmarks.md" in words
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
+    found, even = (
+        {row["skill"]: row for row in json.loads((folder / name).read_text()) if row["form"] == "any"}
+        for name in ("rows_benchmarks.json", "rows.json")
+    )
+    mean = (5 * even["colour"]["accuracy"] + 2 * even["count"]["accuracy"]) / 7
+    assert found["all"]["accuracy"] == pytest.approx(mean, abs=2e-6)
+    assert {"accuracy_benchmarks.png", "ttft_benchmarks.png"} <= {path.name for path in folder.iterdir()}
+
+
 def test_another_seed_in_the_same_folder_is_refused(shared_model: Any, folder: Path) -> None:
     result = invoke(*SMALL, "--output", folder, "--seed", 1)
     assert result.exit_code == 1
@@ -126,6 +146,7 @@ def test_without_matplotlib_everything_else_is_written(
         (("--visual-tokens", "64", "--retention", "0.25,0.10"), 2, "cannot be given together with --retention"),
         (("--visual-tokens", "64", "--methods", "dycoke"), 1, "method 'dycoke' takes no visual_tokens"),
         (("--skills", "smell"), 2, "must be some of colour"),
+        (("--mix", "odd"), 2, "mix must be one of even, benchmarks, got 'odd'"),
         (("--clips", 0), 2, "--clips"),
         (("--seed", -1), 2, "--seed"),
         (("--form", "long"), 2, "--form"),

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from earlytom.bench.tables import Table
 from earlytom.errors import EarlyTomError, shortened, shown_cause
+from earlytom.eval.mixes import EVEN
 from earlytom.eval.rows import ALL, ANY, Row, read_rows
 
 __all__ = [
     "NOTES",
     "Table",
+    "file_name",
     "form_table",
+    "notes",
     "read_report",
     "skill_table",
     "summary_table",
@@ -24,14 +27,31 @@ __all__ = [
 
 _ROWS, _REPORT = "rows.json", "report.md"
 _FACT = re.compile(r"- (?P<name>[^:\n]+): (?P<value>.+)")
+_EVEN_MEAN = "Accuracy over all skills is the mean of the skills'."
+_MIXED_MEAN = "Accuracy over all skills is the mean of the skills', weighed by the mix."
 
 NOTES = (
     "Brackets: 95% intervals from resampled clips. Differences are against method none on the same questions, in "
     "points; p is McNemar's exact test over all of them. Over random: the same against as many tokens at random. "
-    "Accuracy over all skills is the mean of the skills'. Tokens: visual tokens that go into the language model; a "
+    f"{_EVEN_MEAN} Tokens: visual tokens that go into the language model; a "
     "layer: how many of them its layers work on, on average; frames: of those sampled, how many come out of the vision "
     "encoder (a pair that it takes as one counts as two). TTFT is the median of single questions."
 )
+
+
+def notes(rows: Sequence[Row]) -> str:
+    """What the tables of these rows mean: `NOTES`, and how the skills are averaged."""
+    return NOTES if _mix(rows) == EVEN else NOTES.replace(_EVEN_MEAN, _MIXED_MEAN)
+
+
+def file_name(name: str, rows: Sequence[Row]) -> str:
+    """Where rows of a mix are written: under ``name`` if it is ``even``, else as in ``rows_benchmarks.json``."""
+    stem, dot, suffix = name.partition(".")
+    return name if _mix(rows) == EVEN else f"{stem}_{_mix(rows)}{dot}{suffix}"
+
+
+def _mix(rows: Sequence[Row]) -> str:
+    return rows[0].mix if rows else EVEN
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
@@ -103,21 +123,22 @@ def form_table(rows: Sequence[Row]) -> Table | None:
 
 
 def write_report(folder: Path, rows: Sequence[Row], about: Sequence[tuple[str, str]]) -> tuple[Path, Path]:
-    """Write the rows as JSON and the report as Markdown; returns both paths.
+    """Write the rows as JSON and the report as Markdown, under the names of `file_name`; returns both paths.
 
     Raises:
         EarlyTomError: a file cannot be written.
     """
+    rows_path, report_path = (folder / file_name(name, rows) for name in (_ROWS, _REPORT))
     texts = {
-        folder / _ROWS: json.dumps([row.to_dict() for row in rows], indent=2) + "\n",
-        folder / _REPORT: to_markdown(rows, about),
+        rows_path: json.dumps([row.to_dict() for row in rows], indent=2) + "\n",
+        report_path: to_markdown(rows, about),
     }
     for path, text in texts.items():
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise EarlyTomError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return folder / _ROWS, folder / _REPORT
+    return rows_path, report_path
 
 
 def read_report(folder: Path) -> tuple[list[Row], list[tuple[str, str]]]:
@@ -146,8 +167,8 @@ def to_markdown(rows: Sequence[Row], about: Sequence[tuple[str, str]]) -> str:
     """
     tables = (summary_table(rows), skill_table(rows, intervals=True), _difference_table(rows), form_table(rows))
     facts = [f"- {name}: {value}" for name, value in about]
-    parts = ["# What compression costs", "\n".join(facts), NOTES, *(table.to_markdown() for table in tables if table)]
-    return "\n\n".join(parts) + "\n"
+    head = ["# What compression costs", "\n".join(facts), notes(rows)]
+    return "\n\n".join([*head, *(table.to_markdown() for table in tables if table)]) + "\n"
 
 
 def _difference_table(rows: Sequence[Row]) -> Table | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from earlytom.errors import EarlyTomError, shortened, shown, shown_cause
+from earlytom.eval.mixes import EVEN
 
 __all__ = ["ALL", "ANY", "Row", "read_rows"]
 
@@ -46,6 +47,8 @@ class Row:
         over_random: accuracy less that of method ``random`` of the same retention or number of tokens, likewise with
             ``over_random_low`` and ``over_random_high``; ``None`` where that was not run, and for ``none``.
         p_value: McNemar's, exact, two-sided: how likely so uneven a gain and loss of right answers is by chance.
+        mix: how rows of skill ``"all"`` average the skills (`earlytom.eval.mixes.MIXES`); left out of plain data where
+            it is ``"even"``.
     """
 
     method: str
@@ -69,10 +72,14 @@ class Row:
     over_random_low: float | None = None
     over_random_high: float | None = None
     p_value: float | None = None
+    mix: str = EVEN
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data, for JSON."""
-        return dataclasses.asdict(self)
+        data = dataclasses.asdict(self)
+        if self.mix == EVEN:
+            del data["mix"]  # as it was written before there were others
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

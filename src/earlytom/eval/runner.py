@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import earlytom
 from earlytom.bench.rounds import take_turns
 from earlytom.eval.answering import Answerer, ModelAnswerer, weights_fingerprint
+from earlytom.eval.mixes import EVEN, check_mix
 from earlytom.eval.records import Asked, Record, RecordFile, claim_folder
 from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import CLIPS_PER_TIMED, Benchmark, Task, make_task
@@ -30,6 +31,7 @@ def evaluate(
     clips: int,
     folder: Path,
     on_done: Callable[[], object] = lambda: None,
+    mix: str = EVEN,
 ) -> list[Row]:
     """Measure methods on a model; what the folder holds already is not done again.
 
@@ -40,13 +42,16 @@ def evaluate(
         clips: how many clips.
         folder: where records are kept.
         on_done: called ``clips`` times for each variant.
+        mix: how the skills are averaged (`earlytom.eval.mixes.MIXES`); records do not depend on it.
 
     Raises:
-        EarlyTomError: the folder holds a run with other settings, a method does not fit the model, or a call failed.
+        EarlyTomError: the folder holds a run with other settings, a method does not fit the model, there is no such
+            mix, or a call failed.
     """
+    check_mix(mix)
     claim_folder(folder, run_settings(qa, benchmark))
     answerers = {variant: ModelAnswerer(qa, variant.method, benchmark.max_tokens) for variant in variants}
-    return summarise(run(benchmark, clips, answerers, folder, on_done))
+    return summarise(run(benchmark, clips, answerers, folder, on_done), mix=mix)
 
 
 def run_settings(qa: VideoQA, benchmark: Benchmark) -> dict[str, Any]:

@@ -23,13 +23,14 @@ def draw_clips(clips: int, resamples: int = _RESAMPLES, seed: int = _SEED) -> Fl
     return generator.multinomial(clips, np.full(clips, 1 / clips), size=resamples).astype(np.float64)
 
 
-def accuracies(right: Floats, asked: Floats, weights: Floats) -> Floats:
+def accuracies(right: Floats, asked: Floats, weights: Floats, mix: Floats | None = None) -> Floats:
     """Accuracy in each skill, and last their mean.
 
     Args:
         right: [C, K] right answers by clip and skill.
         asked: [C, K] questions.
         weights: [R, C] how often each clip counts.
+        mix: [K] how much each skill weighs in the mean; ``None``: all alike.
 
     Returns:
         [R, K + 1]; NaN where a resample holds no such question. The mean is over the skills that it holds.
@@ -37,9 +38,10 @@ def accuracies(right: Floats, asked: Floats, weights: Floats) -> Floats:
     total = weights @ asked
     held = total > 0
     shares = np.divide(weights @ right, total, out=np.full(total.shape, np.nan), where=held)
-    skills = held.sum(axis=1)
-    sums = np.where(held, shares, 0.0).sum(axis=1)
-    mean = np.divide(sums, skills, out=np.full(sums.shape, np.nan), where=skills > 0)
+    mix = np.ones(total.shape[1]) if mix is None else mix
+    weighed = (held * mix).sum(axis=1)
+    sums = (np.where(held, shares, 0.0) * mix).sum(axis=1)
+    mean = np.divide(sums, weighed, out=np.full(sums.shape, np.nan), where=weighed > 0)
     return np.concatenate([shares, mean[:, None]], axis=1)
 
 

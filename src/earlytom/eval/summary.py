@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from earlytom.errors import EarlyTomError
 from earlytom.eval.judging import is_right
+from earlytom.eval.mixes import EVEN, MIXES, check_mix
 from earlytom.eval.records import Record
 from earlytom.eval.rows import ALL, ANY, Row
 from earlytom.eval.statistics import Floats, accuracies, draw_clips, interval, mcnemar
@@ -38,6 +40,7 @@ class _Sheet:
         expected: Q right answers.
         skills: K names.
         weights: [R, C] resamples of the clips.
+        mix: name of the mix that the skills are averaged by.
     """
 
     clip: npt.NDArray[np.int64]
@@ -47,6 +50,12 @@ class _Sheet:
     expected: tuple[str, ...]
     skills: tuple[str, ...]
     weights: Floats
+    mix: str
+
+    @property
+    def shares(self) -> Floats:
+        """[K]: how much each skill weighs in the mean."""
+        return np.array([MIXES[self.mix][skill] for skill in self.skills])
 
     def count(self, chosen: Flags) -> Floats:
         """[C, K]: how many of the ``chosen`` [Q] questions there are, by clip and skill."""
@@ -64,7 +73,7 @@ class _Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scores:
-    """Accuracies in each skill, the mean last: of the sample, [K + 1], and of its resamples, [R, K + 1]."""
+    """Accuracies in each skill, the mean by the mix last: of the sample, [K + 1], and of its resamples, [R, K + 1]."""
 
     value: Floats
     resampled: Floats
@@ -78,20 +87,24 @@ class _Others:
     random: Flags | None
 
 
-def summarise(records: Mapping[Variant, Sequence[Record]], *, against: Variant | None = None) -> list[Row]:
+def summarise(
+    records: Mapping[Variant, Sequence[Record]], *, against: Variant | None = None, mix: str = EVEN
+) -> list[Row]:
     """The rows of a run: for each variant and form of question one for the average and one for each skill.
 
     Args:
         records: of each variant, the baseline among them; all about the same questions.
         against: the variant that all others are compared with; ``None``: method ``none``.
+        mix: how the skills are averaged, one of `earlytom.eval.mixes.MIXES`.
 
     Raises:
-        EarlyTomError: there is no baseline or no question, or the variants were asked different questions.
+        EarlyTomError: there is no such mix, no baseline or no question, or the variants were asked different questions.
     """
+    check_mix(mix)
     baseline = against or next((variant for variant in records if variant.is_baseline), None)
     if baseline is None:
         raise EarlyTomError("there are no records of method 'none', which every other one is compared with")
-    sheet = _read_sheet(records[baseline])
+    sheet = _read_sheet(records[baseline], mix)
     for variant in records:
         if _questions(records[variant]) != _questions(records[baseline]):
             raise EarlyTomError(
@@ -109,7 +122,7 @@ def summarise(records: Mapping[Variant, Sequence[Record]], *, against: Variant |
     return rows
 
 
-def _read_sheet(records: Sequence[Record]) -> _Sheet:
+def _read_sheet(records: Sequence[Record], mix: str) -> _Sheet:
     asked = [(place, entry) for place, record in enumerate(records) for entry in record.asked]
     if not asked:
         raise EarlyTomError("there is no question of the skills and the form that were asked for; ask for more clips")
@@ -122,6 +135,7 @@ def _read_sheet(records: Sequence[Record]) -> _Sheet:
         expected=tuple(entry.expected for _, entry in asked),
         skills=skills,
         weights=draw_clips(len(records)),
+        mix=mix,
     )
 
 
@@ -166,8 +180,8 @@ def _rows(
 def _score(sheet: _Sheet, questions: Flags, right: Flags) -> _Scores:
     counts, asked = sheet.count(questions & right), sheet.count(questions)
     return _Scores(
-        value=accuracies(counts, asked, np.ones((1, len(asked))))[0],
-        resampled=accuracies(counts, asked, sheet.weights),
+        value=accuracies(counts, asked, np.ones((1, len(asked))), sheet.shares)[0],
+        resampled=accuracies(counts, asked, sheet.weights, sheet.shares),
     )
 
 
@@ -201,6 +215,7 @@ def _row(
         tokens_per_layer=round(statistics.fmean(record.tokens_per_layer for record in held), _DIGITS),
         frames_left=round(statistics.fmean(record.frames_left for record in held), _DIGITS),
         ttft=statistics.median(times) if times else None,
+        mix=sheet.mix,
     )
 
 
@@ -215,14 +230,15 @@ def _compare(row: Row, name: str, mine: _Scores, other: _Scores, column: int) ->
 
 def _chance(sheet: _Sheet, chosen: Flags) -> float:
     """What can be had without the video: for each skill and form the best constant answer, or a guess among the answers
-    that questions name, whichever is better; the mean over the skills.
+    that questions name, whichever is better; the mean over the skills, by the mix.
     """
-    shares = []
+    shares, weights = [], []
     for skill in np.unique(sheet.skill[chosen]):
         mine = chosen & (sheet.skill == skill)
         best = 0.0
         for form in (mine & sheet.letters, mine & ~sheet.letters):
             answers = Counter(sheet.expected[place] for place in np.flatnonzero(form))
             best += max(max(answers.values(), default=0), float(sheet.guess[form].sum()))
-        shares.append(best / int(mine.sum()))
-    return statistics.fmean(shares)
+        weights.append(float(sheet.shares[skill]))
+        shares.append(best / int(mine.sum()) * weights[-1])
+    return math.fsum(shares) / math.fsum(weights)

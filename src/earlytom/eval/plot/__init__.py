@@ -12,6 +12,7 @@ from pathlib import Path
 from earlytom.bench.plots.style import write_figure
 from earlytom.eval.plot.over_ttft import draw_front, draw_over_ttft, pareto_front
 from earlytom.eval.plot.panels import draw
+from earlytom.eval.report import file_name
 from earlytom.eval.rows import Row
 
 __all__ = ["draw", "draw_front", "draw_over_ttft", "pareto_front", "write_plots"]
@@ -37,5 +38,6 @@ def write_plots(folder: Path, rows: Sequence[Row], about: Sequence[tuple[str, st
         "ttft": draw_over_ttft(rows, title=title),
         "front": draw_front(rows, title=title),
     }
-    written = [path for name, figure in figures.items() if figure for path in write_figure(figure, folder, name)]
+    drawn = {file_name(name, rows): figure for name, figure in figures.items() if figure}
+    written = [path for name, figure in drawn.items() for path in write_figure(figure, folder, name)]
     return sorted(written, key=lambda path: path.suffix)
