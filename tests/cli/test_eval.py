@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from earlytom.cli.app import app
 from earlytom.eval import runner
 from earlytom.eval.rows import Row
+from earlytom.testbed.series import SERIES
 
 SMALL = ("--clips", 2, "--skills", "count,colour", "--source", "frames", "--retention", "0.25", "--no-controls")
 
@@ -122,6 +123,20 @@ def test_numbers_of_tokens_instead_of_retentions(shared_model: Any, tmp_path: Pa
     assert {"accuracy.png", "ttft.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_a_series_gives_its_number_of_frames_and_asks_for_its_skills(shared_model: Any, tmp_path: Path) -> None:
+    arguments = ("--clips", 1, "--form", "free", "--source", "frames", "--retention", "0.25", "--no-controls")
+    result = invoke(*arguments, "--clips-of", "long", "-o", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "data: 1 clips of series long, seed 0, straight from the generator, 32 frames each" in result.stdout
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["visual_tokens"] for row in rows if row["method"] == "none"} == {32 * 36}
+    assert {row["skill"] for row in rows} <= {"all", *SERIES["long"].skills}
+    assert json.loads((tmp_path / "run.json").read_text())["clips_of"] == "long"
+    refused = invoke(*arguments, "--frames", 32, "-o", tmp_path)
+    assert refused.exit_code == 1
+    assert "clips_of is 'long' there, None now" in refused.stderr
+
+
 def test_without_matplotlib_everything_else_is_written(
     shared_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +161,7 @@ def test_without_matplotlib_everything_else_is_written(
         (("--visual-tokens", "64", "--retention", "0.25,0.10"), 2, "cannot be given together with --retention"),
         (("--visual-tokens", "64", "--methods", "dycoke"), 1, "method 'dycoke' takes no visual_tokens"),
         (("--skills", "smell"), 2, "must be some of colour"),
+        (("--clips-of", "odd"), 2, "series of clips must be one of usual"),
         (("--mix", "odd"), 2, "mix must be one of even, benchmarks, got 'odd'"),
         (("--clips", 0), 2, "--clips"),
         (("--seed", -1), 2, "--seed"),

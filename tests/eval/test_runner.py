@@ -162,6 +162,12 @@ def test_a_budget_of_tokens_reaches_the_model_and_is_a_setting_of_the_run(tmp_pa
         evaluate(qa, dataclasses.replace(limited, max_tokens=None), [none], 2, tmp_path)
 
 
-def test_folders_from_before_there_were_budgets_go_on() -> None:
+def test_folders_from_before_there_were_budgets_and_series_go_on() -> None:
     qa = earlytom.VideoQA.load(earlytom.shipped_model(), device="cpu")
-    assert "max_tokens" not in run_settings(qa, FRAMES)
+    assert not {"max_tokens", "clips_of"} & run_settings(qa, FRAMES).keys()
+
+
+def test_another_series_of_clips_is_another_run(qa) -> None:
+    harder = run_settings(qa, dataclasses.replace(FRAMES, clips_of="small"))
+    assert harder["clips_of"] == "small"
+    assert harder["questions"] != run_settings(qa, FRAMES)["questions"]

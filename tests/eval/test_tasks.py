@@ -13,6 +13,7 @@ import earlytom.testbed
 from earlytom.errors import EarlyTomError
 from earlytom.eval.tasks import CLIPS_PER_SEED, FIRST_SEED, Benchmark, make_task, picture_size
 from earlytom.testbed.questions import SKILLS
+from earlytom.testbed.series import SERIES
 
 FRAMES = Benchmark(source="frames")
 
@@ -74,6 +75,20 @@ def test_the_model_gets_as_many_frames_as_it_wants_and_the_same_questions(frames
     assert task.questions == usual.questions
 
 
+def test_a_series_has_clips_and_questions_of_its_own() -> None:
+    slots = SERIES["long"].slots
+    harder = Benchmark(source="frames", frames=slots, clips_of="long")
+    task, usual = make_task(harder, 0), make_task(FRAMES, 0)
+    assert task is not None
+    assert usual is not None
+    assert len(task.video.frames) == len(task.truth.scene) == slots
+    assert task.seed == usual.seed
+    assert task.questions != usual.questions
+    fewer = make_task(Benchmark(source="frames", frames=8, clips_of="long"), 0)
+    assert fewer is not None
+    assert (len(fewer.video.frames), fewer.questions) == (8, task.questions)
+
+
 def test_skills_and_forms_can_be_chosen() -> None:
     every = [question for clip in range(20) for question in FRAMES.questions(clip)]
     some = Benchmark(source="frames", skills=("brief", "count"), form="free")
@@ -98,6 +113,7 @@ def test_a_clip_without_questions_has_no_task() -> None:
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"frames": 0}, "frames must be at least 1, got 0"),
         ({"source": "film"}, "'video' or 'frames', got 'film'"),
+        ({"clips_of": "odd"}, "series of clips must be one of usual, .*, got 'odd'"),
         ({"form": "long"}, "any, free, letters, got 'long'"),
         ({"skills": ("colour", "smell")}, "some of colour, .*, got smell"),
         ({"skills": ()}, "got none"),

@@ -20,6 +20,7 @@ from earlytom.testbed.questions import (
 )
 from earlytom.testbed.scene_types import COLOURS, DIRECTIONS, SHAPES, Truth
 from earlytom.testbed.scenes import generate_clip
+from earlytom.testbed.series import SERIES, USUAL
 
 Asked = list[tuple[Truth, Question]]
 
@@ -109,6 +110,18 @@ def test_an_oracle_that_answers_from_the_truth_is_always_right(asked: Asked) -> 
     wrong = [(question, oracle(truth, question)) for truth, question in asked]
     wrong = [(question, said) for question, said in wrong if said != question.answer]
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", [name for name in SERIES if name != USUAL])
+def test_the_oracle_is_right_about_harder_series_too(name: str) -> None:
+    series, skills = SERIES[name], set()
+    for seed in range(941_000_000, 941_000_012):
+        truth = generate_clip(seed, series.slots, degrade=False, series=series)[1]
+        for question in ask(truth, np.random.default_rng(seed), per_skill=4):
+            assert oracle(truth, question) == question.answer, (seed, question)
+            assert words_of(question.text) <= vocabulary()
+            skills.add(question.skill)
+    assert skills >= set(series.skills)
 
 
 def test_a_constant_answer_scores_near_chance(asked: Asked) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from earlytom.cli import choices, options, session
 from earlytom.cli.display import can_draw, drawn, note, output, print_json, progress, status
-from earlytom.errors import shown
+from earlytom.errors import EarlyTomError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from earlytom.eval.tasks import Benchmark
     from earlytom.eval.variants import Variant
     from earlytom.runtime.pipeline import VideoQA
+    from earlytom.testbed.series import Series
 
 __all__ = ["FormName", "SourceName", "evaluate_testbed"]
 
@@ -83,6 +84,15 @@ ClipsOption = Annotated[
         metavar="N",
         min=1,
         help="Clips, of about six free and four multiple choice questions each.",
+        rich_help_panel=_CLIPS,
+    ),
+]
+SeriesOption = Annotated[
+    str,
+    typer.Option(
+        "--clips-of",
+        metavar="SERIES",
+        help="What the clips are like: usual, or a series that is harder, see docs/evaluation.md.",
         rich_help_panel=_CLIPS,
     ),
 ]
@@ -153,6 +163,7 @@ def evaluate_testbed(
     visual_tokens: VisualTokensOption = None,
     controls: ControlsOption = True,
     clips: ClipsOption = 100,
+    clips_of: SeriesOption = "usual",
     seed: SeedOption = 0,
     skills: SkillsOption = None,
     form: FormOption = FormName.any,
@@ -190,7 +201,8 @@ def evaluate_testbed(
     """
     from earlytom.eval.variants import CONTROLS, make_variants, split_methods
 
-    listed, wanted = split_methods(methods or ["earlytom"]), _skills(skills)
+    series = _series(clips_of)
+    listed, wanted = split_methods(methods or ["earlytom"]), _skills(skills, series.skills)
     shares, numbers = _amounts(retention, visual_tokens)
     _check_mix(mix)
     make_variants(listed, shares, visual_tokens=numbers)  # slips are told before a model is loaded
@@ -200,6 +212,7 @@ def evaluate_testbed(
 
     from earlytom.eval.answering import check_fit
     from earlytom.eval.tasks import Benchmark, picture_size
+    from earlytom.testbed.scene_types import SLOT_COUNT
 
     with status("trying the methods"):
         fits = partial(check_fit, qa, max_tokens=max_tokens)
@@ -210,11 +223,12 @@ def evaluate_testbed(
     benchmark = Benchmark(
         seed=seed,
         source=source.value,
-        frames=frames or qa.default_frames,
+        frames=frames or (series.slots if series.slots > SLOT_COUNT else qa.default_frames),
         size=picture_size(qa.processor),
         skills=wanted,
         form=form.value,
         max_tokens=max_tokens,
+        clips_of=clips_of,
     )
     with _place(folder) as place:
         rows = _run(qa, benchmark, variants, clips, place, mix)
@@ -236,11 +250,11 @@ def _amounts(retention: str | None, visual_tokens: str | None) -> tuple[list[flo
     return [], choices.read_counts(visual_tokens, "--visual-tokens")
 
 
-def _skills(text: str | None) -> tuple[str, ...]:
+def _skills(text: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     from earlytom.testbed.questions import SKILLS
 
     if text is None:
-        return SKILLS
+        return usual
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [skill for skill in wanted if skill not in SKILLS]
     if unknown or not wanted:
@@ -248,14 +262,27 @@ def _skills(text: str | None) -> tuple[str, ...]:
     return tuple(skill for skill in SKILLS if skill in wanted)
 
 
+def _series(name: str) -> Series:
+    from earlytom.testbed.series import find_series
+
+    with _told_of("--clips-of"):
+        return find_series(name)
+
+
 def _check_mix(mix: str) -> None:
-    from earlytom.errors import EarlyTomError
     from earlytom.eval.mixes import check_mix
 
-    try:
+    with _told_of("--mix"):
         check_mix(mix)
+
+
+@contextmanager
+def _told_of(option: str) -> Iterator[None]:
+    """Tell what is wrong with the value of an option as other slips on the command line are told."""
+    try:
+        yield
     except EarlyTomError as error:
-        raise typer.BadParameter(str(error), param_hint="'--mix'") from error
+        raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
 
 
 @contextmanager
@@ -280,12 +307,15 @@ def _run(qa: VideoQA, benchmark: Benchmark, variants: list[Variant], clips: int,
 
 def _about(benchmark: Benchmark, clips: int, model: str | None, device: str, mix: str) -> list[tuple[str, str]]:
     from earlytom.eval.mixes import EVEN, describe_mix
+    from earlytom.testbed.series import USUAL
 
     drawn = "through H.264 files" if benchmark.source == "video" else "straight from the generator"
+    series = "" if benchmark.clips_of == USUAL else f"series {benchmark.clips_of}, "
+    which = f"{clips} clips of {series}seed {benchmark.seed}"
     return [
         ("model", model or "the test model that comes with the package"),
         ("device", device),
-        ("data", f"{clips} clips of seed {benchmark.seed}, {drawn}, {benchmark.frames} frames each{_limit(benchmark)}"),
+        ("data", f"{which}, {drawn}, {benchmark.frames} frames each{_limit(benchmark)}"),
         *([] if mix == EVEN else [("mix", describe_mix(mix))]),
     ]
 

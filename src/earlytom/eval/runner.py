@@ -16,6 +16,7 @@ from earlytom.eval.records import Asked, Record, RecordFile, claim_folder
 from earlytom.eval.summary import summarise
 from earlytom.eval.tasks import CLIPS_PER_TIMED, Benchmark, Task, make_task
 from earlytom.eval.variants import Variant
+from earlytom.testbed.series import USUAL
 
 if TYPE_CHECKING:
     from earlytom.eval.rows import Row
@@ -65,6 +66,8 @@ def run_settings(qa: VideoQA, benchmark: Benchmark) -> dict[str, Any]:
     asked = dataclasses.asdict(benchmark)
     if benchmark.max_tokens is None:
         del asked["max_tokens"]  # folders of runs from before there was such a limit go on
+    if benchmark.clips_of == USUAL:
+        del asked["clips_of"]  # likewise
     return asked | {
         "weights": weights_fingerprint(qa.model),
         "device": first.device.type,

@@ -16,6 +16,7 @@ from earlytom.testbed.questions import SKILLS, Question
 from earlytom.testbed.samples import write_video
 from earlytom.testbed.scene_types import PATCH_GRID, ByteArray, Truth
 from earlytom.testbed.scenes import generate_clip
+from earlytom.testbed.series import USUAL, find_series
 from earlytom.video import Sampling, Video, read_video
 
 __all__ = [
@@ -58,6 +59,7 @@ class Benchmark:
         skills: skills that are asked for.
         form: ``"free"`` answers, ``"letters"`` (multiple choice), or ``"any"``.
         max_tokens: most visual tokens of a clip before it is compressed (`earlytom.VideoQA.ask`).
+        clips_of: what clips are like, one of `earlytom.testbed.series.SERIES`.
 
     Raises:
         EarlyTomError: a value is not allowed.
@@ -70,8 +72,10 @@ class Benchmark:
     skills: tuple[str, ...] = SKILLS
     form: Form = "any"
     max_tokens: int | None = None
+    clips_of: str = USUAL
 
     def __post_init__(self) -> None:
+        find_series(self.clips_of)
         if self.seed < 0:
             raise EarlyTomError(f"seed must be at least 0, got {self.seed}")
         if self.frames < 1:
@@ -92,7 +96,7 @@ class Benchmark:
 
     def questions(self, clip: int) -> tuple[Question, ...]:
         """What is asked about a clip; may be nothing where skills or form are restricted."""
-        asked = questions_of_clip(self.clip_seed(clip))[1]
+        asked = questions_of_clip(self.clip_seed(clip), series=find_series(self.clips_of))[1]
         return tuple(
             question
             for question in asked
@@ -119,13 +123,15 @@ class Task:
 def make_task(benchmark: Benchmark, clip: int) -> Task | None:
     """Draw a clip and its questions; ``None`` when there is nothing to ask about it.
 
-    The questions are about what 16 frames show, whatever number the model gets.
+    The questions are about what as many frames show as the series has slots (16 in the usual one), whatever number the
+    model gets.
     """
     questions = benchmark.questions(clip)
     if not questions:
         return None
     seed, sampling = benchmark.clip_seed(clip), Sampling(frames=benchmark.frames)
-    frames, truth = generate_clip(seed, _STEP * (benchmark.frames - 1) + 1, benchmark.size)
+    count, series = _STEP * (benchmark.frames - 1) + 1, find_series(benchmark.clips_of)
+    frames, truth = generate_clip(seed, count, benchmark.size, series=series)
     video = _through_file(frames, sampling) if benchmark.source == "video" else read_video(frames, sampling)
     return Task(clip=clip, seed=seed, video=video, truth=truth.select(video.indices), questions=questions)
 

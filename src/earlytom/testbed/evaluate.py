@@ -25,6 +25,7 @@ from earlytom.testbed.choices import mix_in_options
 from earlytom.testbed.questions import SKILLS, Question, ask
 from earlytom.testbed.scene_types import SLOT_COUNT, ByteArray
 from earlytom.testbed.scenes import generate_clip
+from earlytom.testbed.series import SERIES, USUAL, Series
 
 EVALUATION_SEED = 900_000_000
 GREY = 127
@@ -64,13 +65,13 @@ def answer(model: PreTrainedModel, processor: ProcessorMixin, frames: ByteArray,
 
 
 def questions_of_clip(
-    seed: int, letters_share: float = LETTERS_SHARE, paraphrase: bool = False
+    seed: int, letters_share: float = LETTERS_SHARE, paraphrase: bool = False, series: Series = SERIES[USUAL]
 ) -> tuple[ByteArray, list[Question]]:
-    """Return the frames, uint8 [16, 96, 96, 3], of an evaluation clip and the questions asked about it.
+    """Return the frames, uint8 [T, 96, 96, 3] (a slot each), of an evaluation clip and the questions asked about it.
 
     About a share ``letters_share`` of them are multiple choice; with ``paraphrase`` all are worded as in no training.
     """
-    frames, truth = generate_clip(seed)
+    frames, truth = generate_clip(seed, series.slots, series=series)
     generator = np.random.default_rng([seed, 5])
     questions = ask(truth, generator, paraphrase=paraphrase)
     return frames, mix_in_options(questions, truth, generator, letters_share)

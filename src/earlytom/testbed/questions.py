@@ -214,9 +214,14 @@ class _Asker:
             return item.shape
         return f"{item.colour} object" if choice < 0.45 else item.name
 
+    def has_words(self, scene: int) -> bool:
+        """Tell whether there is a word for a scene: it is one of the first three, or the last."""
+        return scene < len(_ORDINALS) or scene == self.scenes - 1
+
     def scene_words(self, scene: int) -> str:
         """Return ``first``, ``second``, ``third`` or ``last``."""
-        return "last" if scene == self.scenes - 1 and self.generator.random() < 0.5 else _ORDINALS[scene]
+        last = scene == self.scenes - 1 and self.generator.random() < 0.5
+        return "last" if last or scene >= len(_ORDINALS) else _ORDINALS[scene]
 
     def objects_by_scene(self) -> list[list[int]]:
         """Return the objects that the frames of each scene show."""
@@ -280,7 +285,7 @@ def _count_questions(asker: _Asker) -> list[Question]:
     by_scene = asker.objects_by_scene()
     for scene, columns in enumerate(by_scene):
         brief = any(asker.truth.objects[column].brief for column in columns)
-        if not columns or (brief and len(asker.truth.scene) > 1):
+        if not columns or (brief and len(asker.truth.scene) > 1) or not asker.has_words(scene):
             continue
         if len(by_scene) == 1:
             text = asker.wording("count")
@@ -298,7 +303,7 @@ def _order_questions(asker: _Asker) -> list[Question]:
     objects = asker.truth.objects
     questions = []
     for scene, columns in enumerate(by_scene):
-        if len(columns) == 1:
+        if len(columns) == 1 and asker.has_words(scene):
             text = asker.wording("order_scene", scene=asker.scene_words(scene))
             questions.append(Question(text, objects[columns[0]].name, "order"))
         for later in by_scene[scene + 1 :]:

@@ -1,62 +1,77 @@
 """Drawing the description of a clip from its seed: scenes, cameras, light, and where the objects are and move."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from earlytom.testbed.lettering import sample_lettering
 from earlytom.testbed.scene_types import (
     COLOURS,
     DIRECTIONS,
     PICTURE_UNITS,
     SHAPES,
-    SLOT_COUNT,
     Clip,
     FloatArray,
     Occluder,
     Scene,
     SceneObject,
 )
+from earlytom.testbed.series import SERIES, USUAL, Series
 
-_SCENE_COUNT_WEIGHTS = (0.35, 0.4, 0.25)
-_SHORTEST_SCENE = 4
 _PLACEMENT_ATTEMPTS = 40
 _BORDER_UNITS = 2.0
 _FADE_SHARE = 0.35
 _CODED_SHARE = 0.4
 _CROSSING_SHARE = 0.3
+_LETTERING_STREAM = 15_485_863
 
 
-def sample_clip(seed: int) -> Clip:
-    """Draw the description of a clip from its seed."""
+def sample_clip(seed: int, series: Series = SERIES[USUAL]) -> Clip:
+    """Draw the description of a clip of a series from its seed."""
     generator = np.random.default_rng([7919, seed])
-    scene_count = 1 + int(generator.choice(3, p=_SCENE_COUNT_WEIGHTS))
-    bounds = _scene_bounds(generator, scene_count)
-    scenes = tuple(_sample_scene(generator, first, end, number > 0) for number, (first, end) in enumerate(bounds))
-    objects = _sample_objects(generator, scenes)
+    scene_count = 1 + int(generator.choice(len(series.scene_counts), p=series.scene_counts))
+    scenes = tuple(
+        _sample_scene(generator, first, end, number > 0, series)
+        for number, (first, end) in enumerate(_scene_bounds(generator, scene_count, series))
+    )
+    objects = _sample_objects(generator, scenes, series)
     blurred = generator.random() < 0.35
     return Clip(
         seed=seed,
-        scenes=scenes,
+        scenes=_letter(scenes, seed, series),
         objects=objects,
-        noise=float(generator.uniform(0.0, 8.0)),
+        noise=float(generator.uniform(0.0, series.noise)),
         blur=float(generator.uniform(0.3, 0.8)) if blurred else 0.0,
         rate_factor=int(generator.integers(18, 34)) if generator.random() < _CODED_SHARE else None,
         quality=int(generator.integers(45, 96)),
-        flicker=float(generator.uniform(0.0, 0.03)),
+        flicker=float(generator.uniform(0.0, series.flicker)),
     )
 
 
-def _scene_bounds(generator: np.random.Generator, scene_count: int) -> list[tuple[int, int]]:
-    """Cut the 16 slots into scenes of at least four slots; returns (first, end) with the end excluded."""
-    spare = SLOT_COUNT - scene_count * _SHORTEST_SCENE
+def _letter(scenes: tuple[Scene, ...], seed: int, series: Series) -> tuple[Scene, ...]:
+    """Write marks into a share of the scenes, from a source of chance that nothing else draws from."""
+    generator = np.random.default_rng([_LETTERING_STREAM, seed])
+    return tuple(
+        replace(scene, lettering=sample_lettering(generator, float(scene.texture.mean())))
+        if generator.random() < series.lettering
+        else scene
+        for scene in scenes
+    )
+
+
+def _scene_bounds(generator: np.random.Generator, scene_count: int, series: Series) -> list[tuple[int, int]]:
+    """Cut the clip's slots into scenes that are long enough; returns (first, end) with the end excluded."""
+    spare = series.slots - scene_count * series.shortest_scene
     extra = generator.multinomial(spare, np.full(scene_count, 1.0 / scene_count))
-    ends = np.cumsum(extra + _SHORTEST_SCENE)
+    ends = np.cumsum(extra + series.shortest_scene)
     starts = [0, *ends[:-1].tolist()]
     return [(int(first), int(end)) for first, end in zip(starts, ends, strict=True)]
 
 
-def _sample_scene(generator: np.random.Generator, first: int, end: int, later: bool) -> Scene:
+def _sample_scene(generator: np.random.Generator, first: int, end: int, later: bool, series: Series) -> Scene:
     """Draw the background, camera and light of one scene; only a ``later`` scene can fade in from another."""
-    still = generator.random() < 0.25
+    still = generator.random() < series.still
     speed = 0.0 if still else 1.0
     window = float(generator.uniform(7.0, 12.0))
     corner = generator.uniform(4.0, 20.0 - window, size=2)
@@ -122,11 +137,13 @@ def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (values + np.roll(values, 1, 0) + np.roll(values, 1, 1) + np.roll(values, (1, 1), (0, 1))) / 2.0
 
 
-def _sample_objects(generator: np.random.Generator, scenes: tuple[Scene, ...]) -> tuple[SceneObject, ...]:
-    """Draw one to three objects a scene, no colour twice in the clip; in half of the clips one of them is brief."""
+def _sample_objects(
+    generator: np.random.Generator, scenes: tuple[Scene, ...], series: Series
+) -> tuple[SceneObject, ...]:
+    """Draw one to three objects a scene, no colour twice in the clip; in a share of the clips one of them is brief."""
     colours = [str(name) for name in generator.permutation(list(COLOURS))]
     wanted = generator.choice([1, 2, 3], size=len(scenes), p=[0.3, 0.4, 0.3])
-    brief_scene = _choose_brief_scene(generator, scenes)
+    brief_scene = _choose_brief_scene(generator, scenes, series)
     objects: list[SceneObject] = []
     for number, scene in enumerate(scenes):
         has_brief = number == brief_scene
@@ -136,7 +153,7 @@ def _sample_objects(generator: np.random.Generator, scenes: tuple[Scene, ...]) -
         placed: list[SceneObject] = []
         for position in range(total):
             brief = has_brief and position == 1
-            item = _place_object(generator, scene, number, colours[-1], brief, placed)
+            item = _place_object(generator, scene, number, colours[-1], brief, placed, series)
             if item is not None:
                 colours.pop()
                 placed.append(item)
@@ -144,24 +161,30 @@ def _sample_objects(generator: np.random.Generator, scenes: tuple[Scene, ...]) -
     return tuple(objects)
 
 
-def _choose_brief_scene(generator: np.random.Generator, scenes: tuple[Scene, ...]) -> int | None:
-    """Pick the scene of the brief object, in half of the clips; only scenes of five slots or more qualify."""
+def _choose_brief_scene(generator: np.random.Generator, scenes: tuple[Scene, ...], series: Series) -> int | None:
+    """Pick the scene of the brief object, in a share of the clips; only scenes of five slots or more qualify."""
     long_enough = [number for number, scene in enumerate(scenes) if scene.end_slot - scene.first_slot >= 5]
-    if not long_enough or generator.random() < 0.5:
+    if not long_enough or generator.random() < 1.0 - series.brief:
         return None
     return int(generator.choice(long_enough))
 
 
 def _place_object(
-    generator: np.random.Generator, scene: Scene, number: int, colour: str, brief: bool, placed: list[SceneObject]
+    generator: np.random.Generator,
+    scene: Scene,
+    number: int,
+    colour: str,
+    brief: bool,
+    placed: list[SceneObject],
+    series: Series,
 ) -> SceneObject | None:
     """Draw an object that stays inside the picture and clear of those already placed; None if none was found."""
     slots = np.arange(scene.first_slot, scene.end_slot, dtype=np.float32)
-    moving = not brief and generator.random() < 0.6
+    moving = not brief and generator.random() < series.moving
     crossing = generator.random() < _CROSSING_SHARE
     for attempt in range(_PLACEMENT_ATTEMPTS):
         still_moving = moving and attempt < _PLACEMENT_ATTEMPTS * 3 // 4
-        item = _sample_object(generator, scene, number, colour, brief, still_moving)
+        item = _sample_object(generator, scene, number, colour, brief, still_moving, series)
         path = scene.seen_path(item, slots)
         margin = item.radius * max(scene.zoom, 1.0) + _BORDER_UNITS
         inside = margin <= path.min() and path.max() <= PICTURE_UNITS - margin
@@ -196,7 +219,7 @@ def _clear(
 
 
 def _sample_object(
-    generator: np.random.Generator, scene: Scene, number: int, colour: str, brief: bool, moving: bool
+    generator: np.random.Generator, scene: Scene, number: int, colour: str, brief: bool, moving: bool, series: Series
 ) -> SceneObject:
     """Draw one object without regard to the others."""
     first, last = float(scene.first_slot), float(scene.end_slot - 1)
@@ -219,7 +242,7 @@ def _sample_object(
     return SceneObject(
         colour=colour,
         shape=str(generator.choice(SHAPES)),
-        radius=float(generator.uniform(8.5, 15.5)),
+        radius=float(generator.uniform(*series.radius)),
         angle=float(generator.uniform(-0.2, 0.2)),
         tint=(float(tint[0]), float(tint[1]), float(tint[2])),
         scene=number,

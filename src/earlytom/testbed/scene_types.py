@@ -1,6 +1,6 @@
 """What a generated clip is made of, and the exact truth of its frames.
 
-A clip is described in *units* (the picture is always 96 by 96 units) and in *slots* (the clip always lasts 16 slots,
+A clip is described in *units* (the picture is always 96 by 96 units) and in *slots* (the usual clip lasts 16 slots,
 numbered 0 to 15), so that it can be drawn at any resolution and any frame rate.
 """
 
@@ -77,6 +77,14 @@ class Occluder:
     colour: tuple[float, float, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Lettering:
+    """Lines of small marks behind the objects: ``mask`` float32 [96, 96], 1 where there is ink, of this brightness."""
+
+    mask: FloatArray
+    ink: float
+
+
 @dataclass(frozen=True)
 class Scene:
     """The stretch between two cuts: its slots, what is behind and in front of the objects, camera and light.
@@ -91,6 +99,7 @@ class Scene:
         gain_start, gain_end: Brightness of the three colours when the scene starts and ends.
         fade: Half the length of the cross-fade from the scene before, in slots; 0 for a hard cut.
         occluder: A bar before the objects, or None.
+        lettering: Marks like text behind the objects, or None; they stand still while the background drifts.
     """
 
     first_slot: int
@@ -109,6 +118,7 @@ class Scene:
     gain_end: tuple[float, float, float]
     fade: float
     occluder: Occluder | None
+    lettering: Lettering | None = None
 
     def progress(self, slots: FloatArray) -> FloatArray:
         """Return how far the scene has run, 0 to 1, at the times ``slots`` [T]; float32 [T]."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from earlytom.testbed.lettering import draw_lettering
 from earlytom.testbed.scene_sampling import sample_clip
 from earlytom.testbed.scene_types import (
     COLOURS,
@@ -26,13 +27,14 @@ from earlytom.testbed.scene_types import (
     SceneObject,
     Truth,
 )
+from earlytom.testbed.series import SERIES, USUAL, Series
 
 _VISIBLE_SHARE = 0.3
 _CODED_RATE = 8
 
 
 def generate_clip(
-    seed: int, frame_count: int = SLOT_COUNT, size: int = 96, degrade: bool = True
+    seed: int, frame_count: int = SLOT_COUNT, size: int = 96, degrade: bool = True, series: Series = SERIES[USUAL]
 ) -> tuple[ByteArray, Truth]:
     """Draw a whole clip.
 
@@ -41,16 +43,17 @@ def generate_clip(
         frame_count: How many frames to spread evenly over the clip.
         size: Side of the square frames in pixels, a multiple of 12.
         degrade: Whether to add sensor noise, blur and the artefacts of H.264 or JPEG.
+        series: What clips are like.
 
     Returns:
         The frames, uint8 [T, size, size, 3] in RGB, and their truth.
     """
-    return draw_clip(sample_clip(seed), uniform_slots(frame_count), size, degrade)
+    return draw_clip(sample_clip(seed, series), uniform_slots(frame_count, series.slots), size, degrade)
 
 
-def uniform_slots(frame_count: int) -> FloatArray:
-    """Return the times of ``frame_count`` frames spread evenly over the clip, float32 [T], in slots."""
-    return np.linspace(0.0, SLOT_COUNT - 1.0, frame_count, dtype=np.float32)
+def uniform_slots(frame_count: int, slots: int = SLOT_COUNT) -> FloatArray:
+    """Return the times of ``frame_count`` frames spread evenly over a clip of ``slots``, float32 [T], in slots."""
+    return np.linspace(0.0, slots - 1.0, frame_count, dtype=np.float32)
 
 
 def draw_clip(clip: Clip, slots: FloatArray, size: int = 96, degrade: bool = True) -> tuple[ByteArray, Truth]:
@@ -133,6 +136,8 @@ def _draw_scene(
             for share, zoom, shift in zip(progress, scale, shake, strict=True)
         ]
     )
+    if scene.lettering is not None:
+        draw_lettering(frames, scene.lettering)
     centres = np.zeros((len(slots), len(objects), 2), dtype=np.float32)
     shown = np.zeros((len(slots), len(objects)), dtype=np.bool_)
     for column, item in enumerate(objects):
