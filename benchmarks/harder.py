@@ -29,7 +29,6 @@ from earlytom.eval.tasks import Benchmark, Form, picture_size
 from earlytom.eval.variants import BASELINE, make_variants, split_methods
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
-from earlytom.testbed.scene_types import SLOT_COUNT
 from earlytom.testbed.series import SERIES, find_series
 
 METHODS = "earlytom,visionzip,holitom,tome,random"
@@ -43,7 +42,7 @@ def benchmark_of(name: str, qa: VideoQA, seed: int, form: Form) -> Benchmark:
     return Benchmark(
         seed=seed,
         source="frames",
-        frames=series.slots if series.slots > SLOT_COUNT else qa.default_frames,
+        frames=series.frames(qa.default_frames),
         size=picture_size(qa.processor),
         skills=series.skills,
         form=form,

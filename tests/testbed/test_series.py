@@ -165,3 +165,7 @@ def test_unknown_series_are_refused() -> None:
     with pytest.raises(EarlyTomError, match=r"series of clips must be one of usual, .*, got 'odd'"):
         find_series("odd")
     assert find_series(USUAL).slots == SLOT_COUNT
+
+
+def test_longer_clips_have_a_frame_a_slot_and_others_as_many_as_ever() -> None:
+    assert [SERIES[name].frames(8) for name in (USUAL, "small", "long", "longer")] == [8, 8, 32, 64]

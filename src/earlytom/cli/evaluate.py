@@ -212,7 +212,6 @@ def evaluate_testbed(
 
     from earlytom.eval.answering import check_fit
     from earlytom.eval.tasks import Benchmark, picture_size
-    from earlytom.testbed.scene_types import SLOT_COUNT
 
     with status("trying the methods"):
         fits = partial(check_fit, qa, max_tokens=max_tokens)
@@ -223,7 +222,7 @@ def evaluate_testbed(
     benchmark = Benchmark(
         seed=seed,
         source=source.value,
-        frames=frames or (series.slots if series.slots > SLOT_COUNT else qa.default_frames),
+        frames=frames or series.frames(qa.default_frames),
         size=picture_size(qa.processor),
         skills=wanted,
         form=form.value,

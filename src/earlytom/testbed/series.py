@@ -18,7 +18,7 @@ class Series:
 
     Attributes:
         about: What is hard about them, in a few words.
-        slots: How long a clip is, in slots; a model gets a frame a slot unless told otherwise.
+        slots: How long a clip is, in slots.
         scene_counts: How likely one scene is, two, and so on; they sum to one.
         shortest_scene: Slots that every scene lasts at least.
         radius: Least and greatest radius of an object, in units of a 96th of the picture's side.
@@ -44,6 +44,10 @@ class Series:
     lettering: float = 0.0
     skills: tuple[str, ...] = SKILLS
 
+    def frames(self, usual: int) -> int:
+        """Return how many frames a model gets that usually gets ``usual``: a slot each of longer clips, else those."""
+        return self.slots if self.slots > SLOT_COUNT else usual
+
 
 USUAL = "usual"
 """The series that is meant where none is named."""
@@ -66,15 +70,8 @@ SERIES: Mapping[str, Series] = {
         brief=1.0,
         noise=3.0,
         flicker=0.01,
-    ),
-    "events16": Series(
-        about="as long as usual, nothing moves, and one object comes and goes",
-        scene_counts=(0.6, 0.4),
-        still=1.0,
-        moving=0.0,
-        brief=1.0,
-        noise=3.0,
-        flicker=0.01,
+        # Nothing moves: "none" would be the answer to every question after a direction.
+        skills=tuple(skill for skill in SKILLS if skill != "direction"),
     ),
     "small": Series(about="objects of half the usual size", radius=(5.0, 8.0)),
     "lettering": Series(about="small marks like text behind the objects", lettering=1.0),
