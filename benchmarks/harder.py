@@ -1,9 +1,9 @@
-"""Where each method breaks, as clips grow harder: accuracy lost on every series of clips of `earlytom eval testbed`.
+"""Where each method breaks, as clips grow harder: accuracy on every series of clips of `earlytom eval testbed`.
 
 ``python benchmarks/harder.py --clips 100 --output results/harder`` asks about clips of every series
-(docs/evaluation.md), with no compression and with every method at every retention, and prints what each loses on the
-same questions in points, with 95% intervals, and in which skills it breaks: where the whole interval lies below -10
-points. Writes ``harder.json`` and ``harder.md``. Records lie in a folder a series, as ``earlytom eval testbed
+(docs/evaluation.md), with no compression and with every method at every retention, and prints accuracy, the difference
+on the same questions in points, with 95% intervals, and in which skills a method breaks: where the whole interval lies
+below -10 points. Writes ``harder.json`` and ``harder.md``. Records lie in a folder a series, as ``earlytom eval testbed
 --clips-of SERIES`` fills it; a run that was stopped goes on, and a last call with more clips or methods, or with
 another ``--mix``, adds to it.
 """
@@ -50,8 +50,8 @@ def benchmark_of(name: str, qa: VideoQA, seed: int, form: Form) -> Benchmark:
     )
 
 
-def loss_table(rows: Mapping[str, Sequence[Row]]) -> Table:
-    """Over all skills of a series: accuracy of no compression and chance, then what every method loses, in points."""
+def accuracy_table(rows: Mapping[str, Sequence[Row]]) -> Table:
+    """Over all skills of a series: accuracy of no compression and chance, then of every method, and what it changes."""
     found = {name: _overall(mine) for name, mine in rows.items()}
     plain = {name: mine[BASELINE, 1.0] for name, mine in found.items()}
     cells = [
@@ -60,9 +60,11 @@ def loss_table(rows: Mapping[str, Sequence[Row]]) -> Table:
     ]
     for method, retention in _methods(rows):
         mine = (found[name].get((method, retention)) for name in rows)
-        cells.append((method, _share(retention), *("-" if row is None else _loss(row) for row in mine)))
+        cells.append((method, _share(retention), *("-" if row is None else _cell(row) for row in mine)))
     columns = ("method", "retention", *rows)
-    return Table(title="Less than no compression, points", columns=columns, right=columns[1:], cells=tuple(cells))
+    return Table(
+        title="Accuracy, and points over no compression", columns=columns, right=columns[1:], cells=tuple(cells)
+    )
 
 
 def break_table(rows: Mapping[str, Sequence[Row]]) -> Table:
@@ -93,9 +95,9 @@ def _is_broken(row: Row) -> bool:
     return row.form == ANY and row.skill != ALL and high is not None and high < BROKEN
 
 
-def _loss(row: Row) -> str:
+def _cell(row: Row) -> str:
     low, value, high = (100 * (number or 0.0) for number in (row.difference_low, row.difference, row.difference_high))
-    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+    return f"{100 * row.accuracy:.1f}, {value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _share(retention: float | None) -> str:
@@ -125,7 +127,7 @@ def write(folder: Path, rows: Mapping[str, Sequence[Row]], about: Mapping[str, A
     plain = {name: [row.to_dict() for row in mine] for name, mine in rows.items()}
     write_json(folder / f"{stem}.json", {**about, "environment": environment(torch.device("cpu")), "rows": plain})
     heads = [f"- {name}: {SERIES[name].about}" for name in rows]
-    tables = [loss_table(rows).to_markdown(), break_table(rows).to_markdown()]
+    tables = [accuracy_table(rows).to_markdown(), break_table(rows).to_markdown()]
     text = "\n\n".join(["# As clips grow harder", "\n".join(heads), *tables])
     (folder / f"{stem}.md").write_text(text + "\n", encoding="utf-8")
 
@@ -149,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(options)
     asked = ("clips", "seed", "form", "mix", "methods", "retention")
     write(options.output, rows, {name: getattr(options, name) for name in asked} | {"model": str(options.model)})
-    for table in (loss_table(rows), break_table(rows)):
+    for table in (accuracy_table(rows), break_table(rows)):
         print(f"\n{table.title}\n{plain_table(table.columns, table.cells)}")
 
 

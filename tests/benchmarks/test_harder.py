@@ -13,7 +13,7 @@ from earlytom.eval.rows import Row
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from harder import break_table, loss_table, main
+from harder import accuracy_table, break_table, main
 
 PLAIN = Row(
     method="none", retention=1.0, skill="all", form="any", n=40, clips=5, accuracy=0.9, low=0.8, high=1.0, chance=0.25,
@@ -31,7 +31,7 @@ def rows() -> dict[str, list[Row]]:
     usual = [PLAIN, lost("all", -0.02, -0.05, 0.01), lost("brief", -0.15, -0.3, -0.05)]
     small = [
         PLAIN,
-        lost("all", -0.3, -0.4, -0.2),
+        dataclasses.replace(lost("all", -0.3, -0.4, -0.2), accuracy=0.6),
         lost("count", -0.2, -0.3, -0.11),
         lost("brief", -0.5, -0.7, -0.3),
         lost("brief", -0.6, -0.8, -0.4, form="letters"),
@@ -39,18 +39,18 @@ def rows() -> dict[str, list[Row]]:
     return {"usual": usual, "small": small}
 
 
-def test_losses_stand_beside_what_is_there_to_lose(rows: dict[str, list[Row]]) -> None:
-    table = loss_table(rows)
+def test_accuracies_stand_beside_what_is_there_to_lose(rows: dict[str, list[Row]]) -> None:
+    table = accuracy_table(rows)
     assert table.columns == ("method", "retention", "usual", "small")
     assert table.cells == (
         ("no compression (%)", "", "90.0", "90.0"),
         ("chance (%)", "", "25.0", "25.0"),
-        ("earlytom", "0.1", "-2.0 [-5.0, 1.0]", "-30.0 [-40.0, -20.0]"),
+        ("earlytom", "0.1", "90.0, -2.0 [-5.0, 1.0]", "60.0, -30.0 [-40.0, -20.0]"),
     )
 
 
-def test_a_method_that_a_series_lacks_has_no_loss_there(rows: dict[str, list[Row]]) -> None:
-    assert loss_table({"usual": rows["usual"], "small": [PLAIN]}).cells[-1][2:] == ("-2.0 [-5.0, 1.0]", "-")
+def test_a_method_that_a_series_lacks_has_no_accuracy_there(rows: dict[str, list[Row]]) -> None:
+    assert accuracy_table({"usual": rows["usual"], "small": [PLAIN]}).cells[-1][2:] == ("90.0, -2.0 [-5.0, 1.0]", "-")
 
 
 def test_a_method_breaks_where_it_loses_ten_points_for_sure(rows: dict[str, list[Row]]) -> None:
