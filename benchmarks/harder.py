@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ import torch
 
 from _harness import Progress, environment, write_json
 from earlytom.bench.tables import Table, plain_table
+from earlytom.errors import MethodError
+from earlytom.eval.answering import check_fit
 from earlytom.eval.mixes import EVEN, MIXES
 from earlytom.eval.rows import ALL, ANY, Row
 from earlytom.eval.runner import evaluate
 from earlytom.eval.tasks import Benchmark, Form, picture_size
-from earlytom.eval.variants import BASELINE, make_variants, split_methods
+from earlytom.eval.variants import BASELINE, Variant, make_variants, split_methods
 from earlytom.runtime.pipeline import VideoQA
 from earlytom.shipped import shipped_model
 from earlytom.testbed.series import SERIES, find_series
@@ -104,11 +107,24 @@ def _share(retention: float | None) -> str:
     return "-" if retention is None else f"{retention:g}"
 
 
+def fitting(qa: VideoQA, methods: str, shares: Sequence[float]) -> list[Variant]:
+    """No compression, and the methods that fit the model, at the retentions that they take; says what is left out."""
+    found, _ = make_variants([], [])
+    for method in split_methods([methods]):
+        try:
+            made, left_out = make_variants([method], shares, partial(check_fit, qa))
+        except MethodError as error:
+            made, left_out = [], [f"left out: {method}: {error}"]
+        found += [variant for variant in made if not variant.is_baseline]
+        print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
+    return found
+
+
 def measure(options: argparse.Namespace) -> dict[str, list[Row]]:
     """The rows of every series that was asked for."""
     qa = VideoQA.load(options.model, device=options.device)
     shares = [float(share) for share in options.retention.split(",")]
-    variants, _ = make_variants(split_methods([options.methods]), shares)
+    variants = fitting(qa, options.methods, shares)
     found = {}
     for name in options.series.split(","):
         benchmark, progress = (

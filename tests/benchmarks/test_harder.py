@@ -59,11 +59,13 @@ def test_a_method_breaks_where_it_loses_ten_points_for_sure(rows: dict[str, list
 
 def test_a_run_fills_a_folder_a_series_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--output", str(tmp_path), "--clips", "1", "--series", "usual,small", "--form", "free"]
-    main([*arguments, "--methods", "earlytom", "--retention", "0.25"])
+    main([*arguments, "--methods", "earlytom,dycoke:retention=0.1", "--retention", "0.25"])
     report = (tmp_path / "harder.md").read_text()
     assert "- small: " in report
     assert "| earlytom | 0.25 |" in report
-    assert "Breaks in" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "Breaks in" in said.out
+    assert "left out: dycoke:retention=0.1" in said.err
     content = json.loads((tmp_path / "harder.json").read_text())
     assert {row["method"] for row in content["rows"]["small"]} == {"none", "earlytom"}
     before = {path: path.read_bytes() for path in tmp_path.glob("*/records/*")}
