@@ -73,7 +73,7 @@ SERIES: Mapping[str, Series] = {
         # Nothing moves: "none" would be the answer to every question after a direction.
         skills=tuple(skill for skill in SKILLS if skill != "direction"),
     ),
-    "small": Series(about="objects of half the usual size", radius=(5.0, 8.0)),
+    "small": Series(about="objects of six tenths of the usual size", radius=(6.0, 8.5)),
     "lettering": Series(about="small marks like text behind the objects", lettering=1.0),
 }
 
