@@ -49,13 +49,20 @@ class Series:
         return self.slots if self.slots > SLOT_COUNT else usual
 
 
+def _all_but(left_out: str) -> tuple[str, ...]:
+    return tuple(skill for skill in SKILLS if skill != left_out)
+
+
 USUAL = "usual"
 """The series that is meant where none is named."""
 
 SERIES: Mapping[str, Series] = {
     USUAL: Series(about="one to three scenes, what the test models were trained on"),
     "scenes": Series(
-        about="as long as usual, but three to five scenes", scene_counts=(0.0, 0.0, 0.3, 0.4, 0.3), shortest_scene=2
+        about="as long as usual, but three to five scenes",
+        scene_counts=(0.0, 0.0, 0.3, 0.4, 0.3),
+        shortest_scene=2,
+        skills=_all_but("brief"),  # nearly all scenes are too short for a brief object
     ),
     "long": Series(about="twice as long, two to four scenes", slots=32, scene_counts=(0.0, 0.4, 0.3, 0.3)),
     "longer": Series(
@@ -71,7 +78,7 @@ SERIES: Mapping[str, Series] = {
         noise=3.0,
         flicker=0.01,
         # Nothing moves: "none" would be the answer to every question after a direction.
-        skills=tuple(skill for skill in SKILLS if skill != "direction"),
+        skills=_all_but("direction"),
     ),
     "small": Series(about="objects of six tenths of the usual size", radius=(6.0, 8.5)),
     "lettering": Series(about="small marks like text behind the objects", lettering=1.0),
