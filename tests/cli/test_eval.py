@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from earlytom.cli.app import app
 from earlytom.eval import runner
+from earlytom.eval.mixes import MIXES
 from earlytom.eval.rows import Row
 from earlytom.testbed.series import SERIES
 
@@ -198,3 +199,4 @@ def test_help_says_what_is_measured() -> None:
     for words in ("--methods", "--retention", "--skills", "--form", "--source", "--output", "--json", "McNemar"):
         assert words in text
     assert CliRunner().invoke(app, ["eval", "--help"]).stdout.count("testbed") >= 1
+    assert all(name in text for name in (*SERIES, *MIXES))

@@ -92,7 +92,9 @@ SeriesOption = Annotated[
     typer.Option(
         "--clips-of",
         metavar="SERIES",
-        help="What the clips are like: usual, or a series that is harder, see docs/evaluation.md.",
+        help="What the clips are like: usual, or harder: scenes (more of them), long and longer (32 and 64 frames), "
+        "events (brief ones in still scenes), small (objects), lettering (marks like text). Without --skills each asks "
+        "for those that the test models have at it.",
         rich_help_panel=_CLIPS,
     ),
 ]
