@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earlytom.ops import adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
+from earlytom.ops import adaptive_threshold, contiguous_windows, cut_at_changes, cut_at_weakest, segment_frames
 from reference.fastvid import cut_naively
-from reference.segmentation import adaptive_thresholds_naively, segment_naively
+from reference.segmentation import adaptive_thresholds_naively, cut_weakest_naively, segment_naively
 from reference.strategies import emas, quick, tables, thresholds, windows
 from reference.windows import contiguous_naively
 
@@ -149,3 +149,33 @@ def test_cuts_at_changes_equal_the_naive_reference(similarity, segments, thresho
     assert cut == cut_naively(similarity, segments, threshold)
     assert len(cut) >= min(segments, len(similarity) + 1)
     assert [frame for first, last in cut for frame in range(first, last + 1)] == list(range(len(similarity) + 1))
+
+
+@quick
+@given(tables(), st.integers(1, 6), st.none() | st.floats(-0.5, 0.9))
+def test_cutting_at_the_weakest_link_equals_cutting_one_by_one(table, longest, among) -> None:
+    given_among = None if among is None else [among] * len(table)
+    segments = cut_at_weakest(table, longest=longest, among=given_among)
+    assert segments == cut_weakest_naively(table, longest, given_among)
+    assert [frame for first, last in segments for frame in range(first, last + 1)] == list(range(len(table)))
+    assert all(last - first < longest for first, last in segments)
+
+
+@quick
+@given(tables(), st.integers(1, 6), st.sampled_from([0.3, 0.5, 3.0]))
+def test_only_the_order_of_similarities_decides_where_a_clip_is_cut(table, longest, power) -> None:
+    coarse = [[round(value, 1) for value in row] for row in table]  # so that rounding makes no ties that were none
+    bent = [[((value + 1) / 2) ** power for value in row] for row in coarse]
+    assert cut_at_weakest(bent, longest=longest) == cut_at_weakest(coarse, longest=longest)
+
+
+def test_a_still_clip_is_cut_into_whole_segments() -> None:
+    assert cut_at_weakest([[1.0] * 12] * 12, longest=5) == [(0, 4), (5, 9), (10, 11)]
+    assert cut_at_weakest([], longest=5) == []
+
+
+def test_neighbours_no_more_alike_than_tokens_of_one_frame_are_always_cut() -> None:
+    table = [[1.0, 0.6, 0.6], [0.6, 1.0, 0.7], [0.6, 0.7, 1.0]]
+    assert cut_at_weakest(table, longest=5, among=[0.5] * 3) == [(0, 0), (1, 2)]
+    assert cut_at_weakest(table, longest=5, among=[0.0] * 3) == [(0, 2)]
+    assert cut_at_weakest([[1.0] * 3] * 3, longest=5, among=[1.0] * 3) == [(0, 2)]

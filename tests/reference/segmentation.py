@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -51,3 +52,24 @@ def adaptive_thresholds_naively(similarity: Table, max_window: int) -> set[float
 
 def _mean(values: Sequence[Fraction]) -> Fraction:
     return sum(values, Fraction(0)) / len(values)
+
+
+def cut_weakest_naively(similarity: Table, longest: int, among: list[float] | None) -> list[tuple[int, int]]:
+    """Cut apart what is unrelated; then, in a segment that is too long, its weakest link, until none is."""
+    frames = len(similarity)
+    if not frames:
+        return []
+    cuts = set()
+    for frame in range(1, frames):
+        if among is not None:
+            base = (among[frame - 1] + among[frame]) / 2
+            if not similarity[frame - 1][frame] > base + 0.25 * (1 - base) - 1e-5:
+                cuts.add(frame)
+    while True:
+        edges = [0, *sorted(cuts), frames]
+        long = [(start, end) for start, end in itertools.pairwise(edges) if end - start > longest]
+        if not long:
+            return [(start, end - 1) for start, end in itertools.pairwise(edges)]
+        start, end = long[0]
+        inside = range(start + 1, end)
+        cuts.add(min(inside, key=lambda f: (round(similarity[f - 1][f], 5), f % longest != 0, f)))

@@ -269,7 +269,8 @@ def test_what_was_asked_for_and_never_reported_is_noticed() -> None:
     hidden = scenes(8)
     for method, missing in (
         ("random:retention=0.3", "pixels"),
-        ("earlytom", "attention, layers"),
+        ("earlytom", "layers"),
+        ("earlytom:compat=paper", "attention, layers"),
         ("visionzip", "attention, keys"),
     ):
         sessions = SessionBatch([session(method, 8)], Stopwatch())

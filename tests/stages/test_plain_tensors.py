@@ -19,7 +19,7 @@ PROGRAM = Path(__file__).with_name("plain_siglip.py")
 # Of each clip: temporal grids, seed, method.
 MIXTURES = [
     [(12, 0, "earlytom:retention=0.1"), (7, 1, "visionzip:retention=0.3")],
-    [(12, 0, "earlytom:retention=0.25,preset=fast"), (16, 1, "earlytom:visual_tokens=20"), (5, 3, "none")],
+    [(12, 0, "earlytom:retention=0.25,preset=fast,cell_share=1"), (16, 1, "earlytom:visual_tokens=20"), (5, 3, "none")],
     [(9, 2, "earlytom+visionzip:retention=0.2"), (14, 0, "holitom:retention=0.25"), (1, 0, "earlytom")],
     [(6, 1, "random:retention=0.3"), (11, 4, "earlytom:retention=0.3,compat=official")],
 ]

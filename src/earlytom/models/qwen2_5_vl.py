@@ -42,7 +42,12 @@ class Qwen25VLHost(Host):
         vision = self.config.vision_config
         whole = tuple(sorted(index for index in vision.fullatt_block_indexes if index < vision.depth))
         return EncoderShape(
-            depth=vision.depth, global_layers=whole, token_merging=False, pooling_head=False, cells=True
+            depth=vision.depth,
+            global_layers=whole,
+            token_merging=False,
+            pooling_head=False,
+            frames_per_grid=vision.temporal_patch_size,
+            cells=True,
         )
 
     def open(self, inputs: Mapping[str, Any]) -> VideoCall | None:

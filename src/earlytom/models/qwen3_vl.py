@@ -42,6 +42,7 @@ class Qwen3VLHost(Host):
             depth=self.config.vision_config.depth,
             token_merging=False,
             pooling_head=False,
+            frames_per_grid=self.config.vision_config.temporal_patch_size,
             cells=True,
             feature_sets=1 + len(_deepstack_layers(self.config)),
         )

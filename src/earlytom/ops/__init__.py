@@ -21,11 +21,19 @@ from earlytom.ops.contextual import dominant_and_contextual
 from earlytom.ops.fingerprints import fingerprint
 from earlytom.ops.llm_merging import merge_dropped_tokens
 from earlytom.ops.merging import plan_merging
+from earlytom.ops.novelty import over_mean, relative_change, relative_contrast
 from earlytom.ops.partition import best_partition, static_since, static_tokens, window_savings
 from earlytom.ops.products import exact_product
 from earlytom.ops.redundancy import center_similarity, frame_shares, novelty_in_time, select_distinct
 from earlytom.ops.resizing import pool_bilinear
-from earlytom.ops.segmentation import Segment, adaptive_threshold, contiguous_windows, cut_at_changes, segment_frames
+from earlytom.ops.segmentation import (
+    Segment,
+    adaptive_threshold,
+    contiguous_windows,
+    cut_at_changes,
+    cut_at_weakest,
+    segment_frames,
+)
 from earlytom.ops.selection import highest_scores, kept_indices, ranks_among, select_by_frame
 from earlytom.ops.similarity import (
     frame_similarity,
@@ -33,6 +41,7 @@ from earlytom.ops.similarity import (
     paired_cosines,
     similarity_rows,
     similarity_within,
+    token_similarity,
     unit_rows,
 )
 from earlytom.ops.spacing import adaptive_bins, evenly_spaced, nearest_grid
@@ -61,6 +70,7 @@ __all__ = [
     "cluster_static",
     "contiguous_windows",
     "cut_at_changes",
+    "cut_at_weakest",
     "density_peaks",
     "dominant_and_contextual",
     "evenly_spaced",
@@ -83,6 +93,7 @@ __all__ = [
     "merge_schedule",
     "nearest_grid",
     "novelty_in_time",
+    "over_mean",
     "packed_frame_similarity",
     "paired_cosines",
     "plan_merging",
@@ -91,6 +102,8 @@ __all__ = [
     "ranks_among",
     "received_attention",
     "reduce_windows",
+    "relative_change",
+    "relative_contrast",
     "rescaled_retention",
     "segment_frames",
     "select_by_frame",
@@ -102,6 +115,7 @@ __all__ = [
     "static_since",
     "static_tokens",
     "token_budget",
+    "token_similarity",
     "tokens_after_pruning",
     "unit_rows",
     "window_savings",

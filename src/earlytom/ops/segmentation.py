@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect, insort
 from collections.abc import Sequence
 
 from earlytom.similarity import SimilarityTable
 
-__all__ = ["Segment", "adaptive_threshold", "contiguous_windows", "cut_at_changes", "segment_frames"]
+__all__ = ["Segment", "adaptive_threshold", "contiguous_windows", "cut_at_changes", "cut_at_weakest", "segment_frames"]
 
 Segment = tuple[int, int]
 """First and last frame of a segment, both inclusive."""
 
 _LOWEST, _HIGHEST = 0.5, 0.8
+# Of the way from how alike any two tokens of a frame are to equality, what neighbours of one scene have covered.
+_RELATED, _TIE = 0.25, 1e-5
 # Similarities that agree in so many digits are equal: the rest is rounding.
 _DIGITS = 5
 
@@ -61,6 +64,42 @@ def cut_at_changes(similarity: Sequence[float], *, segments: int, threshold: flo
     cuts = {*by_similarity[: segments - 1], *(frame for frame, value in enumerate(similarity) if value < threshold)}
     ends = [*sorted(cuts), len(similarity)]
     return list(zip([0, *(end + 1 for end in ends[:-1])], ends, strict=True))
+
+
+def cut_at_weakest(similarity: SimilarityTable, *, longest: int, among: Sequence[float] | None = None) -> list[Segment]:
+    """Cut a clip between the neighbours that are least alike until no segment is longer than ``longest`` frames.
+
+    Only which of two similarities is larger counts: encoders under which all frames look alike, or none do, cut alike.
+    Of equal ones those are cut first that leave whole segments of ``longest`` frames, then the earlier ones. Neighbours
+    that are hardly more alike than any two tokens of one frame have nothing to do with each other, and are always cut.
+
+    Args:
+        similarity: [N, N] similarity of frames, host data; that of neighbours is read.
+        longest: frames of a segment, at least 1.
+        among: how alike the tokens of each frame are among themselves; ``None``: nothing is always cut.
+
+    Returns:
+        The segments in order; together they cover every frame once. Empty for no frames.
+    """
+    frames = len(similarity)
+    if not frames:
+        return []
+    links = sorted(
+        range(1, frames), key=lambda frame: (round(similarity[frame - 1][frame], _DIGITS), frame % longest != 0, frame)
+    )
+    unrelated = {frame for frame in links if among is not None and _unrelated(similarity, among, frame)}
+    starts = sorted([0, *unrelated, frames])
+    for frame in (frame for frame in links if frame not in unrelated):
+        place = bisect(starts, frame)
+        if starts[place] - starts[place - 1] > longest:
+            insort(starts, frame)
+    return [(first, behind - 1) for first, behind in itertools.pairwise(starts)]
+
+
+def _unrelated(similarity: SimilarityTable, among: Sequence[float], frame: int) -> bool:
+    """Whether a frame and the one before it share less than a quarter of what alike tokens leave open."""
+    base = (among[frame - 1] + among[frame]) / 2
+    return not similarity[frame - 1][frame] > base + _RELATED * (1.0 - base) - _TIE
 
 
 def contiguous_windows(labels: Sequence[int]) -> list[Segment]:

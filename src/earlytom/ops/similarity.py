@@ -16,6 +16,7 @@ __all__ = [
     "paired_cosines",
     "similarity_rows",
     "similarity_within",
+    "token_similarity",
     "unit_rows",
 ]
 
@@ -89,6 +90,29 @@ def packed_frame_similarity(clips: Sequence[Tensor], spans: Sequence[int | None]
     for features, table in zip(blocks, packed.split(sizes), strict=True):
         _summed_cosines(features, table.view(features.shape[0], features.shape[0]))
     return torch.nan_to_num(packed / tokens, nan=0.0)
+
+
+def token_similarity(features: Tensor) -> Tensor:
+    """How alike the tokens of a frame are among themselves: the mean cosine of every two different ones.
+
+    What two frames that show the same need to exceed: in some encoders all tokens look alike. Linear in the tokens.
+
+    Args:
+        features: [N, L, D] frames, any floating dtype.
+
+    Returns:
+        [N] float32; 0 where there is one token, or a value that is not finite.
+    """
+    tokens, width = features.shape[1:]
+    step = max(1, _CHUNK_VALUES // max(1, tokens * width))
+    sums = torch.cat([_squared_sums(part) for part in features.split(step)])
+    return torch.nan_to_num(sums / max(1, tokens * (tokens - 1)), nan=0.0)
+
+
+def _squared_sums(features: Tensor) -> Tensor:
+    """[N]: the cosines of all pairs of different tokens of each frame, each pair twice."""
+    rows = unit_rows(features)
+    return rows.sum(dim=1).square().sum(dim=-1) - rows.square().sum(dim=(1, 2))
 
 
 def _summed_cosines(features: Tensor, table: Tensor | None = None) -> Tensor:

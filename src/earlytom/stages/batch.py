@@ -187,14 +187,15 @@ class SessionBatch:
         compared = [wanted and clip.plan.merge_similarity for clip, wanted in zip(self.clips, asked, strict=True)]
         parts = self._split(hidden)
         # Queued for all clips, then waited for once.
-        queued = self._similarity_tables(parts, compared)
+        own = any(clip.plan.token_similarity for clip in self.clips)
+        queued = self._similarity_tables(parts, compared, own=own)
         self._record_merges()
         tables = iter(queued.read())
-        known = [next(tables) if wanted else None for wanted in compared]
+        known = [next(tables) if wanted else (None, None) for wanted in compared]
         rows = zip(self.clips, asked, parts, self._scores(self._attention), known, strict=True)
         return [
-            clip.decide_frames(layer, features, attention, similarity) if wanted else None
-            for clip, wanted, features, attention, similarity in rows
+            clip.decide_frames(layer, features, attention, *tables) if wanted else None
+            for clip, wanted, features, attention, tables in rows
         ]
 
     def _take_cells(self, layer: int, batch: FrameBatch) -> FrameBatch:
@@ -257,9 +258,11 @@ class SessionBatch:
             self._similarities.append((list(compress(self.clips, ending)), queued))
             self._compared.add(layer)
 
-    def _similarity_tables(self, parts: Sequence[Tensor], wanted: Sequence[bool]) -> SimilarityTables:
+    def _similarity_tables(
+        self, parts: Sequence[Tensor], wanted: Sequence[bool], *, own: bool = False
+    ) -> SimilarityTables:
         spans = [clip.plan.similarity_span for clip in compress(self.clips, wanted)]
-        return SimilarityTables(list(compress(parts, wanted)), spans)
+        return SimilarityTables(list(compress(parts, wanted)), spans, own=own)
 
     def _check_reported(self) -> None:
         reported = {
@@ -280,7 +283,7 @@ class SessionBatch:
 
     def _read_tables(self) -> None:
         for clips, queued in self._similarities:
-            for clip, table in zip(clips, queued.read(), strict=True):
+            for clip, (table, _) in zip(clips, queued.read(), strict=True):
                 clip.similarity = table
         self._similarities.clear()
         for clip, number in zip(self.clips, self._fingerprints, strict=False):

@@ -8,7 +8,7 @@ from itertools import starmap
 import torch
 from torch import Tensor
 
-from earlytom.ops import packed_frame_similarity
+from earlytom.ops import packed_frame_similarity, token_similarity
 from earlytom.similarity import FrameSimilarity, block_starts
 
 __all__ = ["HostCopy", "SimilarityTables"]
@@ -37,24 +37,31 @@ class HostCopy:
 
 
 class SimilarityTables:
-    """The similarity of all temporal grids of each clip, [N, L, D] each, on its way to the host in one copy.
+    """How alike the temporal grids of each clip are, [N, L, D] each, on its way to the host in one copy.
 
     Args:
         clips: may be none.
         spans: for each clip how far apart the grids are that are compared, ``None``: all are.
+        own: whether to bring along how alike the tokens of each grid are among themselves.
     """
 
-    def __init__(self, clips: Sequence[Tensor], spans: Sequence[int | None]) -> None:
+    def __init__(self, clips: Sequence[Tensor], spans: Sequence[int | None], *, own: bool = False) -> None:
         self._clips = [(features.shape[0], span) for features, span in zip(clips, spans, strict=True)]
-        self._copy = HostCopy(packed_frame_similarity(clips, spans)) if clips else None
+        self._own = own
+        parts = [packed_frame_similarity(clips, spans)] if clips else []
+        parts += [token_similarity(features).to(parts[0].device) for features in clips] if own else []
+        self._copy = HostCopy(torch.cat(parts)) if clips else None
 
-    def read(self) -> list[Tensor | FrameSimilarity]:
-        """[N, N] float32 each, on the host, or what is known of it."""
+    def read(self) -> list[tuple[Tensor | FrameSimilarity, Tensor | None]]:
+        """For each clip, on the host: [N, N] float32 or what is known of it, and [N] float32 where it was asked for."""
         if self._copy is None:
             return []
         shapes = [(len(starts), size) for starts, size in starmap(block_starts, self._clips)]
-        tables = self._copy.read().split([number * size**2 for number, size in shapes])
-        return [
+        sizes = [number * size**2 for number, size in shapes]
+        grids = [grids for grids, _ in self._clips] if self._own else []
+        found = self._copy.read().split([*sizes, *grids])
+        tables = [
             table.view(size, size) if span is None else FrameSimilarity(table.view(number, size, size), frames, span)
-            for table, (number, size), (frames, span) in zip(tables, shapes, self._clips, strict=True)
+            for table, (number, size), (frames, span) in zip(found, shapes, self._clips, strict=False)
         ]
+        return list(zip(tables, found[len(sizes) :] if self._own else [None] * len(tables), strict=True))

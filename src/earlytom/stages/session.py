@@ -148,7 +148,12 @@ class ClipSession:
         return POOLING_HEAD if self.plan.pooling_head else self.plan.attention_layer
 
     def decide_frames(
-        self, layer: int, features: Tensor, attention: Tensor | None, similarity: Tensor | FrameSimilarity | None
+        self,
+        layer: int,
+        features: Tensor,
+        attention: Tensor | None,
+        similarity: Tensor | FrameSimilarity | None,
+        token_similarity: Tensor | None = None,
     ) -> Decision:
         """What the method makes of the N grids after an encoder layer; nothing is applied yet.
 
@@ -157,8 +162,16 @@ class ClipSession:
             features: [N, L, D] hidden states.
             attention: [N, L] attention received so far, or ``None``.
             similarity: ``FrameStates.similarity``, where ``plan.merge_similarity`` asks for it.
+            token_similarity: ``FrameStates.token_similarity``, likewise.
         """
-        states = FrameStates(features=features, attention=attention, origin=self.trace.origin, similarity=similarity)
+        states = FrameStates(
+            features=features,
+            attention=attention,
+            origin=self.trace.origin,
+            similarity=similarity,
+            token_similarity=token_similarity,
+            frames_per_grid=self.shape.frames_per_grid,
+        )
         return self.method.merge_frames(states, layer, self.floor)
 
     def merged(self, layer: int, decision: Decision) -> Reduction:

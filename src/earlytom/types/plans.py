@@ -56,6 +56,7 @@ class EncoderShape:
             tokens.
         token_merging: whether tokens can merge inside the layers (``EncoderPlan.token_layers``).
         pooling_head: whether there can be an attention-pooling head (``EncoderPlan.pooling_head``).
+        frames_per_grid: sampled frames that the encoder takes as one temporal grid.
         cells: whether some cells of a temporal grid can go on alone (``EncoderPlan.cell_layer``).
         feature_sets: how many features of a token stand behind one another on the last dimension of what the projector
             gives: the final ones, which methods see, and those of earlier layers, which are reduced in the same way.
@@ -65,6 +66,7 @@ class EncoderShape:
     global_layers: tuple[int, ...] | None = None
     token_merging: bool = True
     pooling_head: bool = True
+    frames_per_grid: int = 1
     cells: bool = False
     feature_sets: int = 1
 
@@ -77,7 +79,7 @@ class EncoderShape:
         """Return ``plan``. Raises `MethodError` when it asks for what this encoder cannot give, saying why."""
         for name in ("merge_layers", "token_layers"):
             check_layers(name, getattr(plan, name), stop=self.depth)
-        for name in ("attention_layer", "cell_layer"):
+        for name in ("attention_layer", "cell_layer", "compared_after"):
             if getattr(plan, name) is not None:
                 check_layers(name, (getattr(plan, name),), stop=self.depth)
         self._check_ranking(plan.attention_layer, "tokens")
@@ -116,6 +118,9 @@ class EncoderPlan:
         attention_layer: the layer whose received attention is wanted, or ``None``.
         merge_similarity: whether ``FrameStates.similarity`` is wanted at the merge layers, at one wait for all clips.
         frame_similarity: whether ``VisualTokens.frame_similarity`` is wanted (taken after the last merge layer).
+        compared_after: the 0-based layer after which ``frame_similarity`` is taken, or the last merge layer where
+            that is later; ``None``: the last one of which anything is asked.
+        token_similarity: whether ``FrameStates.token_similarity`` is wanted beside ``merge_similarity``.
         similarity_span: how far apart grids are whose similarities are read: both of these are then a
             `FrameSimilarity`, at a cost linear in N. ``None``: any; both are [N, N] tensors.
         keys: whether ``VisualTokens.keys`` is wanted, those of ``attention_layer``.
@@ -144,6 +149,8 @@ class EncoderPlan:
     merge_similarity: bool = False
     frame_similarity: bool = False
     similarity_span: int | None = None
+    compared_after: int | None = None
+    token_similarity: bool = False
     keys: bool = False
     token_layers: tuple[int, ...] = ()
     proportional_attention: bool = False
@@ -161,7 +168,8 @@ class EncoderPlan:
             return self.cell_layer
         if not self.frame_similarity:
             return None
-        last = max((*self.merge_layers, 0 if self.attention_layer is None else self.attention_layer))
+        asked = self.attention_layer if self.compared_after is None else self.compared_after
+        last = max((*self.merge_layers, asked or 0))
         return last if self.cell_layer is None else min(last, self.cell_layer)
 
     def __post_init__(self) -> None:

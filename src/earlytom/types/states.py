@@ -28,6 +28,9 @@ class FrameStates:
         origin: how the N grids came from the B input grids.
         similarity: of the N grids (`earlytom.ops.frame_similarity`), [N, N] float32 on the host, or a `FrameSimilarity`
             where the plan names a span; ``None`` where ``EncoderPlan.merge_similarity`` does not ask for it.
+        token_similarity: how alike the tokens of each grid are among themselves (`earlytom.ops.token_similarity`), [N]
+            float32 on the host, likewise.
+        frames_per_grid: sampled frames that were taken as one temporal grid.
 
     Raises:
         MethodError: the shapes do not belong together.
@@ -37,11 +40,14 @@ class FrameStates:
     attention: Tensor | None
     origin: Reduction
     similarity: Tensor | FrameSimilarity | None = None
+    token_similarity: Tensor | None = None
+    frames_per_grid: int = 1
 
     def __post_init__(self) -> None:
         check_shape("features", self.features, self.origin.outputs, None, None)
         check_shape("attention", self.attention, *self.features.shape[:2])
         check_shape("similarity", self.similarity, *[self.origin.outputs] * 2)
+        check_shape("token_similarity", self.token_similarity, self.origin.outputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
