@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def draw_over_ttft(rows: Sequence[Row], *, title: str) -> Figure | None:
         labels = [_label(end, end.shown_share, looks) for end in ends if end.method != BASELINE]
         paths = [[point.at for point in points] for points in lines.values()]
         place_labels(
-            axes, labels, _places(lines), [*paths, level, *(point.bar for point in _all(lines))], fontsize=_FONT_SIZE
+            axes, labels, _places(lines), [*paths, *level, *(point.bar for point in _all(lines))], fontsize=_FONT_SIZE
         )
     return figure
 
@@ -122,7 +123,9 @@ def draw_front(rows: Sequence[Row], *, title: str) -> Figure | None:
         stairs = _draw_stairs(axes, best, max(point.time for point in every))
         level = _finish(figure, axes, lines)
         labels = [_label(point, _full_name(point), looks) for point in best]
-        place_labels(axes, labels, _places(lines), [stairs, level, *(point.bar for point in best)], fontsize=_FONT_SIZE)
+        place_labels(
+            axes, labels, _places(lines), [stairs, *level, *(point.bar for point in best)], fontsize=_FONT_SIZE
+        )
     return figure
 
 
@@ -144,7 +147,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[_Point]]:
     """The timed points of each method, by rising share."""
     lines: dict[str, list[_Point]] = {}
     for row in sorted(by_share(rows), key=share):
-        if (row.skill, row.form) == (ALL, ANY) and row.ttft is not None:
+        if (row.skill, row.form) == (ALL, ANY) and row.ttft is not None and math.isfinite(row.ttft):
             low, accuracy, high = (100 * value for value in (row.low, row.accuracy, row.high))
             point = _Point(
                 method=row.method, share=share(row), time=1000 * row.ttft, accuracy=accuracy, low=low, high=high
@@ -207,8 +210,8 @@ def _draw_stairs(axes: Axes, best: Sequence[_Point], last: float) -> list[tuple[
     return [corner for point, end in zip(best, ends, strict=True) for corner in (point.at, (end, point.accuracy))]
 
 
-def _finish(figure: Figure, axes: Axes, lines: dict[str, list[_Point]]) -> list[tuple[float, float]]:
-    """Names of the axes, the legend, limits that stay, and the level of no compression, which is returned."""
+def _finish(figure: Figure, axes: Axes, lines: dict[str, list[_Point]]) -> list[list[tuple[float, float]]]:
+    """Names of the axes, the legend, limits that stay, and the level of no compression, which is returned if known."""
     from matplotlib.collections import LineCollection
 
     clean(axes, "both")
@@ -218,6 +221,6 @@ def _finish(figure: Figure, axes: Axes, lines: dict[str, list[_Point]]) -> list[
     axes.set_xlabel("time to the first token (ms, median)")
     axes.set_ylabel("right answers over all skills (%)")
     add_legend(figure, *axes.get_legend_handles_labels())
-    level = [(edge, point.accuracy) for point in lines.get(BASELINE, []) for edge in axes.get_xlim()]
-    axes.add_collection(LineCollection([level], colors=PLAIN, linewidths=0.8, linestyles="--"))
-    return level
+    levels = [[(edge, point.accuracy) for edge in axes.get_xlim()] for point in lines.get(BASELINE, [])]
+    axes.add_collection(LineCollection(levels, colors=PLAIN, linewidths=0.8, linestyles="--"))
+    return levels
