@@ -69,5 +69,6 @@ class VidCom2(Method):
         frames, per_frame = tokens.features.shape[:2]
         to_clip, to_frame = center_similarity(tokens.features.detach())
         share = rescaled_retention(self.share(tokens.grid), tokens.grid.frames, frames)
+        share = min(1.0, share * tokens.grid.tokens_per_frame / per_frame)  # of the cells that are left
         kept = select_distinct(to_clip + to_frame, frame_shares(to_clip, share), budget)
         return Decision(reduction=Reduction.keep(kept, frames * per_frame))

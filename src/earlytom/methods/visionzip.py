@@ -97,12 +97,13 @@ class VisionZip(Method):
         """Tokens of each frame."""
         from earlytom.ops import exact_counts, rescaled_retention
 
-        frames, per_frame = tokens.features.shape[:2]
+        frames, left = tokens.features.shape[:2]
         if self.exact_budget:
-            return exact_counts(budget, [True] * frames, per_frame)
+            return exact_counts(budget, [True] * frames, left)
+        per_frame = tokens.grid.tokens_per_frame
         retention = self.share(tokens.grid)
         if frames == tokens.grid.frames and (per_frame, retention) in _PUBLISHED_COUNTS:
-            return [_PUBLISHED_COUNTS[per_frame, retention]] * frames
+            return [min(left, _PUBLISHED_COUNTS[per_frame, retention])] * frames
         # The published method knows no merged frames; they share what merging saved, as EarlyTom's do.
         rescaled = rescaled_retention(retention, tokens.grid.frames, frames)
-        return [max(1, round(per_frame * rescaled))] * frames
+        return [min(left, max(1, round(per_frame * rescaled)))] * frames
