@@ -60,7 +60,7 @@ def settings(retention: float, encoder: EncoderShape) -> dict[str, Method]:
         found[f"selection {name}"] = parse_method(f"earlytom+{name}", {"retention": retention})
     for layers in (scale_layers(layers, encoder) for layers in LAYERS):
         for threshold in THRESHOLDS:
-            name = f"tau {'from the clip' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
+            name = f"tau {'none' if threshold is None else threshold}, layers {'/'.join(map(str, layers))}"
             found[name] = EarlyTom(retention=retention, tau_seg=threshold, merge_layers=layers, least_frames=0.0)
     named = [WITHOUT_PRESET["default"], *EVERYDAY.values()]
     taken = {(scale_layers(preset.merge_layers, encoder), preset.least_frames) for preset in named}

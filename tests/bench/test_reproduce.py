@@ -89,7 +89,9 @@ def test_nothing_measured_is_an_error_that_says_why(tmp_path: Path) -> None:
 def test_a_sheet_of_the_sample_videos(loaded: Any, tmp_path: Path) -> None:
     seen: list[str] = []
     videos = sample_videos()[:2]
-    sheet = make_sheet(loaded, videos, tmp_path, method="earlytom:frame_merging=false", on_video=seen.append)
+    sheet = make_sheet(
+        loaded, videos, tmp_path, method="earlytom:frame_merging=false,ranked_by=attention", on_video=seen.append
+    )
     assert seen == [path.name for path in videos]
     assert [path.name for path in sheet.files] == ["figure6.svg", "figure6.png", "figure6.md"]
     assert sheet.lines[0].startswith("The supplementary: In all of six videos")

@@ -36,10 +36,14 @@ def test_methods_json_agrees_with_the_methods() -> None:
         "tau_seg": 0.6,
         "merge_layers": [10, 21, 23],
         "least_frames": 0.0,
+        "least_pairs": 0.0,
         "inner_merging": True,
+        "score_layer": None,
+        "ranked_by": ["attention"],
+        "cell_share": 1.0,
     }
     assert found["presets"]["fast"]["any"]["tau_seg"] is None
-    assert (found["without_preset"]["merge_layers"], found["without_preset"]["least_frames"]) == ([3, 10, 16], 0.7)
+    assert (found["without_preset"]["merge_layers"], found["without_preset"]["least_frames"]) == ([3, 10, 16], 0.55)
     assert found["presets"]["paper"] == found["presets"]["mvbench"]
 
 

@@ -35,10 +35,17 @@ from reference.token_clips import decide, visual_tokens
 
 def test_the_plan_merges_as_one_part_and_looks_as_the_other() -> None:
     plan = compose(EarlyTom(merge_layers=(4, 8)), VisionZip()).encoder_plan(EncoderShape(depth=26))
-    asked = EncoderPlan(merge_layers=(4, 8), merge_similarity=True, attention_layer=25, keys=True, similarity_span=5)
+    asked = EncoderPlan(
+        merge_layers=(4, 8),
+        merge_similarity=True,
+        token_similarity=True,
+        attention_layer=25,
+        keys=True,
+        similarity_span=5,
+    )
     assert plan == asked
     selection_alone = Composition(tokens=EarlyTom()).encoder_plan(EncoderShape(depth=26))
-    without_merging = {"merge_layers": (), "merge_similarity": False}
+    without_merging = {"merge_layers": (), "merge_similarity": False, "token_similarity": False}
     assert selection_alone == replace(EarlyTom().encoder_plan(EncoderShape(depth=26)), **without_merging)
     with pytest.raises(MethodError, match="merge_layers"):
         compose(EarlyTom(merge_layers=(30,)), VisionZip()).encoder_plan(EncoderShape(depth=26))

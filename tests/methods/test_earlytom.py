@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from earlytom import EarlyTom, MethodError, Reduction
+from earlytom import EarlyTom, MethodError, Reduction, parse_method
 from earlytom.methods.presets import PRESETS, preset_names
-from earlytom.ops import frame_floor, frame_similarity
+from earlytom.ops import frame_floor, frame_similarity, over_mean, relative_change, relative_contrast
 from earlytom.types import EncoderShape, FrameGrid, FrameStates, LanguageStates, VisualTokens
 from earlytom_passes import VARIANTS, run_passes, static_clip
 from reference.llm_merging import merge_dropped_naively
@@ -93,7 +93,7 @@ def test_whole_clips_keep_the_budget_the_order_and_no_token_twice(
 def test_selection_equals_the_naive_reference(features, retention, compat) -> None:
     frames, per_frame = features.shape[:2]
     grid = FrameGrid(frames=frames, rows=3, columns=3)
-    method = EarlyTom(retention=retention, compat=compat, tau_seg=0.6)
+    method = EarlyTom(retention=retention, compat=compat, tau_seg=0.6, ranked_by=("attention",))
     attention = torch.randint(0, 4, (frames, per_frame), generator=torch.Generator().manual_seed(0)).float()
     states = FrameStates(features=features, attention=attention, origin=Reduction.identity(frames))
     decision = method.select_tokens(tokens_of(states, grid), max(1, round(retention * grid.tokens)))
@@ -141,7 +141,14 @@ def test_dynamic_frames_may_share_what_they_keep(compat, decoupled) -> None:
     similarity = torch.block_diag(torch.ones(4, 4), torch.ones(5, 5))
     tokens = replace(tokens, frame_similarity=similarity if decoupled else None)
     by_grid, by_clip = (
-        EarlyTom(retention=0.3, compat=compat, tau_seg=0.8, decoupled_selection=decoupled, dynamic_selection=reading)
+        EarlyTom(
+            retention=0.3,
+            compat=compat,
+            tau_seg=0.8,
+            decoupled_selection=decoupled,
+            dynamic_selection=reading,
+            ranked_by=("attention",),
+        )
         for reading in ("frame", "clip")
     )
     budget = by_clip.budget(tokens.grid)
@@ -171,7 +178,7 @@ def test_segments_of_one_or_two_frames_are_dynamic_and_longer_ones_have_static_m
 
 
 def test_attention_ties_keep_the_lowest_index() -> None:
-    method = EarlyTom(tau_seg=0.8)
+    method = EarlyTom(tau_seg=0.8, ranked_by=("attention",))
     tokens = replace(pooled_tokens(3, 3, torch.ones(3, 3), side=4), attention=torch.full((3, 16), 0.5))
     kept = method.select_tokens(tokens, 12).reduction.source.tolist()
     assert kept == [0, 1, 2, 3, 16, 20, 24, 28, 32, 33, 34, 35]
@@ -180,7 +187,7 @@ def test_attention_ties_keep_the_lowest_index() -> None:
 def test_selection_needs_attention() -> None:
     tokens = replace(pooled_tokens(3, 3, torch.ones(3, 3)), attention=None)
     with pytest.raises(MethodError, match="received attention"):
-        EarlyTom().select_tokens(tokens, 10)
+        EarlyTom(ranked_by=("attention", "change")).select_tokens(tokens, 10)
 
 
 # Extreme clips
@@ -266,24 +273,28 @@ def test_the_budget_is_the_rounded_share_unless_it_steps_aside(retention, frames
 )
 def test_plan_without_knobs(compat, layers) -> None:
     plan = EarlyTom(compat=compat).encoder_plan(EncoderShape(depth=26))
-    assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == (layers, layers[-1], True)
+    attention = None if compat == "default" else layers[-1]
+    assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == (layers, attention, True)
     assert EarlyTom(compat=compat).llm_plan(28).reduce_before == ()
 
 
 @pytest.mark.parametrize("depth", range(1, 60))
 def test_default_layers_fit_every_encoder(depth) -> None:
-    plan = EarlyTom().encoder_plan(EncoderShape(depth=depth))
-    assert plan.attention_layer == plan.merge_layers[-1] < depth
+    plan = EarlyTom(ranked_by=("attention",)).encoder_plan(EncoderShape(depth=depth))
+    assert plan.merge_layers[-1] <= plan.attention_layer < depth
 
 
 def test_layers_that_the_encoder_lacks_are_refused() -> None:
     with pytest.raises(MethodError, match=r"merge_layers 26 does not fit a vision encoder of 26 layers.*0 to 25"):
         EarlyTom(merge_layers=(6, 26)).encoder_plan(EncoderShape(depth=26))
-    assert EarlyTom(merge_layers=(6, 25)).encoder_plan(EncoderShape(depth=26)).attention_layer == 25
+    assert EarlyTom(merge_layers=(6, 25)).encoder_plan(EncoderShape(depth=26)).merge_layers == (6, 25)
+    with pytest.raises(MethodError, match=r"score_layer 26 does not fit a vision encoder of 26 layers.*0 to 25"):
+        EarlyTom(score_layer=26, ranked_by=("attention",)).encoder_plan(EncoderShape(depth=26))
 
 
 def test_without_frame_merging_the_attention_still_comes_from_the_last_merge_layer() -> None:
-    plan = EarlyTom(frame_merging=False, merge_layers=(3, 7)).encoder_plan(EncoderShape(depth=26))
+    method = EarlyTom(frame_merging=False, merge_layers=(3, 7), compat="paper")
+    plan = method.encoder_plan(EncoderShape(depth=26))
     assert (plan.merge_layers, plan.attention_layer, plan.frame_similarity) == ((), 7, True)
 
 
@@ -320,7 +331,7 @@ def test_the_three_variants_differ_on_one_segment() -> None:
 
 def test_all_dynamic_selection_takes_the_highest_scores_of_every_frame() -> None:
     tokens = pooled_tokens(5, 5, torch.ones(5, 5))
-    method = EarlyTom(tau_seg=0.8, decoupled_selection=False)
+    method = EarlyTom(tau_seg=0.8, decoupled_selection=False, ranked_by=("attention",))
     assert not method.encoder_plan(EncoderShape(depth=26)).frame_similarity
     decision = method.select_tokens(tokens, 245)
     assert decision.details["dynamic"] == [True] * 5
@@ -370,3 +381,123 @@ def test_inner_merging_equals_the_naive_loop(compat, sequential, ratio) -> None:
     kept, expected = merge_dropped_naively(hidden, attention, ratio, sequential)
     assert reduction.survivors().tolist() == kept
     torch.testing.assert_close(reduction.apply(hidden).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+# What tokens are ranked by
+
+
+@pytest.mark.parametrize("signals", [(), ("attention", "attention"), ("loudness",), "change", 3])
+def test_what_tokens_are_ranked_by_is_checked(signals) -> None:
+    with pytest.raises(MethodError, match=r"ranked_by must be one or several of attention/change/contrast, each once"):
+        EarlyTom(ranked_by=signals)
+
+
+def test_ranking_is_read_from_text_and_written_back() -> None:
+    method = parse_method("earlytom:ranked_by=change/attention,cell_share=0.5")
+    assert method == EarlyTom(ranked_by=("change", "attention"), cell_share=0.5)
+    assert parse_method(method.describe()) == method == EarlyTom(ranked_by=["change", "attention"], cell_share=0.5)
+
+
+@quick
+@given(scene_clips(), st.sampled_from([("change",), ("contrast",), ("attention", "change", "contrast"), None]))
+def test_tokens_are_ranked_by_the_sum_of_what_is_named(features, signals) -> None:
+    frames, per_frame = features.shape[:2]
+    attention = torch.rand(frames, per_frame, generator=torch.Generator().manual_seed(0))
+    states = FrameStates(features=features, attention=attention, origin=Reduction.identity(frames))
+    tokens = tokens_of(states, FrameGrid(frames=frames, rows=3, columns=3))
+    named = {
+        "attention": over_mean(attention),
+        "change": relative_change(features),
+        "contrast": relative_contrast(features),
+    }
+    scores = torch.stack([named[signal] for signal in signals or ("change", "contrast")]).sum(dim=0)
+    method = EarlyTom(retention=0.3, ranked_by=signals)
+    by_attention = EarlyTom(retention=0.3, ranked_by=("attention",))
+    budget = method.budget(tokens.grid)
+    expected = by_attention.select_tokens(replace(tokens, attention=scores), budget).reduction
+    assert method.select_tokens(tokens, budget).reduction == expected
+
+
+def test_only_a_ranking_by_attention_asks_the_encoder_for_it() -> None:
+    shape = EncoderShape(depth=26, cells=True)
+    assert EarlyTom().encoder_plan(shape).attention_layer is None
+    assert EarlyTom(ranked_by=("contrast", "attention")).encoder_plan(shape).attention_layer == 23
+    assert EarlyTom(ranked_by=("attention",), score_layer=5).encoder_plan(shape).attention_layer == 5
+    fast = EarlyTom(preset="fast").encoder_plan(shape)
+    assert (fast.cell_layer, fast.cell_attention, fast.attention_layer) == (fast.merge_layers[-1], False, None)
+    assert EarlyTom(preset="fast", ranked_by=("attention",)).encoder_plan(shape).cell_attention
+
+
+def test_cells_that_only_a_preset_asks_for_are_left_out_where_an_encoder_has_none() -> None:
+    shape = EncoderShape(depth=26)
+    assert EarlyTom(preset="fast").check_encoder(shape).cell_layer is None
+    with pytest.raises(MethodError, match="go through its layers whole"):
+        EarlyTom(cell_share=0.5).check_encoder(shape)
+    for share in (0.0, 1.5, "half"):
+        with pytest.raises(MethodError, match=r"cell_share must be a number in \(0.0, 1.0\]"):
+            EarlyTom(cell_share=share)
+
+
+# Encoders whose similarities lie elsewhere
+
+
+@quick
+@given(scene_clips(), st.sampled_from([0.4, 2.5]))
+def test_a_monotone_change_of_all_similarities_merges_the_same_frames(features, power) -> None:
+    """Weights of merged frames go by the values themselves; which frames merge does not."""
+    table = (frame_similarity(features).double() * 50).round() / 50
+    bent = ((table + 1) / 2) ** power
+    merged = []
+    for similarity in (table, bent):
+        states = FrameStates(
+            features=features,
+            attention=None,
+            origin=Reduction.identity(len(features)),
+            similarity=similarity.fill_diagonal_(1.0),
+            token_similarity=torch.full((len(features),), -3.0),
+        )
+        reduction = EarlyTom(max_window=4).merge_frames(states, 3, 1).reduction
+        merged.append(None if reduction is None else [[frame for frame, _ in row] for row in reduction.to_rows()])
+    assert merged[0] == merged[1]
+
+
+# Cells
+
+
+def test_whoever_counts_tokens_of_whole_frames_takes_no_cells() -> None:
+    with pytest.raises(MethodError, match=r"cell_share \(0.5\) does not go with compat='official'"):
+        EarlyTom(compat="official", cell_share=0.5)
+    fast = EarlyTom(compat="official", preset="fast", least_frames=0.0)
+    assert fast.encoder_plan(EncoderShape(depth=26, cells=True)).cell_layer is None
+
+
+def test_a_share_of_nearly_nothing_is_one_cell() -> None:
+    assert EarlyTom(cell_share=1e-12).cells_kept(FrameGrid(frames=4, rows=4, columns=4)) == 1
+
+
+def test_cells_are_an_encoder_stage_of_their_own() -> None:
+    assert EarlyTom(frame_merging=False).active_stages == ("tokens",)
+    assert EarlyTom(frame_merging=False, cell_share=0.5).active_stages == ("encoder", "tokens")
+    shape = EncoderShape(depth=26, cells=True)
+    composed = parse_method("earlytom:frame_merging=false,cell_share=0.5+visionzip")
+    assert composed.check_encoder(shape).cell_layer == 16
+
+
+def test_a_preset_does_without_cells_beside_who_needs_whole_grids() -> None:
+    shape = EncoderShape(depth=26, cells=True)
+    assert parse_method("earlytom:preset=fast+holitom").check_encoder(shape).cell_layer is None
+    assert parse_method("earlytom:preset=fast+visionzip").check_encoder(shape).cell_layer == 3
+    with pytest.raises(MethodError, match="holitom needs whole temporal grids"):
+        parse_method("earlytom:cell_share=0.5+holitom").check_encoder(shape)
+
+
+@pytest.mark.parametrize("text", ["earlytom:frame_merging=false", "earlytom:frame_merging=false,ranked_by=change"])
+def test_without_merging_frames_are_compared_where_they_would_have_merged(text) -> None:
+    assert parse_method(text).encoder_plan(EncoderShape(depth=26)).similarity_layer == 16
+
+
+def test_only_who_cuts_at_the_weakest_link_asks_how_alike_tokens_are() -> None:
+    shape = EncoderShape(depth=26)
+    assert EarlyTom().encoder_plan(shape).token_similarity
+    for method in (EarlyTom(tau_seg=0.5), EarlyTom(compat="paper"), EarlyTom(frame_merging=False)):
+        assert not method.encoder_plan(shape).token_similarity

@@ -13,7 +13,14 @@ from families.processors import video_qa
 
 PAIRED = ("qwen2_5_vl", "qwen3_vl")
 # Merged frames with segments; attention alone; neither; tokens that have merged into others; nothing dropped.
-METHODS = ("earlytom:retention=0.25,merge_layers=1/3/5", "visionzip", "random", "average-pooling", "dycoke", "none")
+METHODS = (
+    "earlytom:retention=0.25,merge_layers=1/3/5,ranked_by=attention",
+    "visionzip",
+    "random",
+    "average-pooling",
+    "dycoke",
+    "none",
+)
 # Qwen3-VL's processor takes no single frame.
 SHORT = [(family, count) for family in FAMILY_NAMES for count in (1, 2) if (family, count) != ("qwen3_vl", 1)]
 
@@ -75,7 +82,12 @@ def test_the_picture_shows_what_is_left(models, family, method, count) -> None:
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_frames_that_merge_share_a_picture(models, family) -> None:
-    answer = check(models[family], family, "earlytom:retention=0.2,merge_layers=1/3/5,least_frames=0.3", 15)
+    answer = check(
+        models[family],
+        family,
+        "earlytom:retention=0.2,merge_layers=1/3/5,least_frames=0.3,tau_seg=0.3,ranked_by=attention",
+        15,
+    )
     assert answer.temporal_grids_left < answer.temporal_grids
     assert answer.frames_left < answer.frames == 15
 

@@ -33,7 +33,8 @@ def inspect(
         typer.Option(
             "--output",
             "-o",
-            help="Write a picture (PNG): frames with dropped tokens dimmed, segments, attention heat map.",
+            help="Write a picture (PNG): frames with dropped tokens dimmed, segments, attention where the method "
+            "looks at it.",
             show_default=False,
         ),
     ] = None,

@@ -161,14 +161,15 @@ def _show_one(console: Console, method: dict[str, Any]) -> None:
     console.print(made)
     if not method["presets"]:
         return
-    columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "least frames", "inner merging"]
+    columns = ["preset", "retention", "tau_seg", "merge layers (of 26)", "least frames", "ranked by", "cells", "in LLM"]
     made = table(columns, title="Presets", right=("retention",))
     without = {"(none)": {_ANY_RETENTION: method["without_preset"]}}
     for name, rows in (without | method["presets"]).items():
         for retention, row in rows.items():
             layers = "/".join(map(str, row["merge_layers"]))
-            threshold = "from the clip" if row["tau_seg"] is None else row["tau_seg"]
-            cells = (retention, threshold, layers, row["least_frames"], str(row["inner_merging"]).lower())
+            threshold = "none" if row["tau_seg"] is None else row["tau_seg"]
+            ranking, merges = "/".join(row["ranked_by"]), str(row["inner_merging"]).lower()
+            cells = (retention, threshold, layers, row["least_frames"], ranking, f"{row['cell_share']:.0%}", merges)
             made.add_row(cell(name, "bold"), *map(cell, cells))
     console.print(made)
     console.print("paper takes any retention and is mvbench at the nearest one that is published.")

@@ -115,7 +115,7 @@ PresetOption = Annotated[
         "--preset",
         metavar="NAME",
         help="Settings by name: fast, quality, paper, or the paper's for a benchmark, such as videomme ('earlytom "
-        "methods earlytom' lists them). Without it: the threshold is chosen from the clip.",
+        "methods earlytom' lists them). Without it: settings that need no tuning.",
         show_default=False,
         rich_help_panel=_METHOD,
     ),

@@ -66,7 +66,7 @@ def figure6(
             help="A method that looks at attention. Without it: EarlyTom without merging, so that all frames show.",
             rich_help_panel="Method",
         ),
-    ] = "earlytom:frame_merging=false",
+    ] = "earlytom:frame_merging=false,ranked_by=attention",
     frames: options.FramesOption = None,
 ) -> None:
     """Draw the attention that tokens receive in several VIDEOS on one sheet.

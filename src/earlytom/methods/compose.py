@@ -34,6 +34,7 @@ __all__ = ["Composition", "compose", "compose_stages"]
 _ENCODER_STAGE_FIELDS = (
     "merge_layers",
     "merge_similarity",
+    "token_similarity",
     "token_layers",
     "proportional_attention",
     "unmerge",
@@ -234,7 +235,7 @@ class Composition(Method):
         return self._selecting.budget(grid)
 
     def encoder_plan(self, encoder: EncoderShape) -> EncoderPlan:
-        merging = EncoderPlan() if self.encoder is None else self.encoder.encoder_plan(encoder)
+        merging = EncoderPlan() if self.encoder is None else self.encoder.encoder_plan(self._offered(encoder))
         if self.tokens is None:
             return merging
         if merging.token_layers and not merging.unmerge and self.encoder is not self.tokens:
@@ -246,6 +247,16 @@ class Composition(Method):
         selecting = self.tokens.encoder_plan(encoder)
         asked = {name: getattr(merging, name) for name in _ENCODER_STAGE_FIELDS}
         return replace(selecting, similarity_span=_widest_span(merging, selecting), **asked)
+
+    def _offered(self, encoder: EncoderShape) -> EncoderShape:
+        """The encoder as the part in it may use it: what can do without cells going on alone then does."""
+        whole = self.tokens is not None and self.tokens is not self.encoder and "whole grid" in self.tokens.needs
+        return replace(encoder, cells=False) if whole and self._does_without_cells(encoder) else encoder
+
+    def _does_without_cells(self, encoder: EncoderShape) -> bool:
+        """Whether the part in the encoder can do without cells going on alone."""
+        part = self.encoder
+        return part is None or part.encoder_plan(replace(encoder, cells=False)).cell_layer is None
 
     def substitutes(self) -> dict[str, Method]:
         made: dict[str, Method] = {}

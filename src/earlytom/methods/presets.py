@@ -1,9 +1,11 @@
 """Settings of EarlyTom: without a preset, three by name for everyday use, the paper's for each model and benchmark.
 
-Without a preset the first merge comes early, and at least 70% of the frames are left, those that differ most; only
-frames that nearly repeat another may bring it lower. ``fast`` merges earlier still and leaves at least 60%, ``quality``
-80%. ``paper`` is what the paper runs on MVBench, at any retention. All but the last were chosen on the test model
-(benchmarks/tuning.py, docs/evaluation.md).
+Without a preset the first merge comes early, and at least 55% of the frames are left, those that differ most; only
+equal frames may bring it lower. ``fast`` merges earlier still, leaves at least 60%, and half of the cells of each go
+on from there; ``quality`` leaves 80%. Where the encoder takes several frames as one temporal grid, only equal grids
+merge. In all of these tokens are ranked by how they change and how they stand out, not by attention. ``paper`` is
+what the paper runs on MVBench, at any retention. All but the last were chosen on the two test models
+(docs/evaluation.md).
 
 The others are Table 8 of the EarlyTom supplementary: tau_seg and merge layers tuned per model, benchmark and retention.
 
@@ -18,7 +20,7 @@ also set ``max_window = 6``, which the paper does not mention.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from earlytom.errors import MethodError, shown
 
@@ -32,12 +34,20 @@ __all__ = [
     "PAPER_ROWS",
     "PRESETS",
     "REFERENCE_DEPTH",
+    "SIGNALS",
     "WITHOUT_PRESET",
     "Preset",
+    "Signal",
     "find_preset",
     "preset_names",
     "scale_layers",
+    "scale_score_layer",
 ]
+
+Signal = Literal["attention", "change", "contrast"]
+"""What tokens can be ranked by: the attention that they receive, how much they differ from the token before them at
+their place, and from the means of their grid and clip."""
+SIGNALS: tuple[Signal, ...] = get_args(Signal)
 
 REFERENCE_DEPTH = 26
 """Layers of the vision encoder that the table was tuned on."""
@@ -48,16 +58,24 @@ class Preset:
     """What a preset sets.
 
     Attributes:
-        tau_seg: segmentation threshold; ``None``: taken from the clip.
+        tau_seg: segmentation threshold; ``None``: there is none, or with ``compat`` it is taken from the clip.
         merge_layers: layers of a 26-layer encoder.
         least_frames: see `earlytom.EarlyTom`.
+        least_pairs: the same where the encoder takes several frames as one temporal grid.
         inner_merging: whether tokens merge inside the language model.
+        score_layer: layer of a 26-layer encoder whose attention ranks tokens; ``None``: the last merge layer.
+        ranked_by: see `earlytom.EarlyTom`.
+        cell_share: see `earlytom.EarlyTom`.
     """
 
     tau_seg: float | None
     merge_layers: tuple[int, ...]
     least_frames: float = 0.0
+    least_pairs: float = 0.0
     inner_merging: bool = True
+    score_layer: int | None = None
+    ranked_by: tuple[Signal, ...] = ("attention",)
+    cell_share: float = 1.0
 
 
 def _rows(*cells: tuple[float, tuple[int, int, int]]) -> dict[float, Preset]:
@@ -81,12 +99,29 @@ PRESETS: dict[str, dict[float, Preset]] = {
 }
 
 
+_NOVEL: tuple[Signal, ...] = ("change", "contrast")
+
+
+def _everyday(merge_layers: tuple[int, ...], least_frames: float, cell_share: float = 1.0) -> Preset:
+    """A grid that holds several frames has merged them already, and of these only equal ones merge further."""
+    return Preset(
+        None,
+        merge_layers,
+        least_frames=least_frames,
+        least_pairs=1.0,
+        inner_merging=False,
+        score_layer=23,
+        ranked_by=_NOVEL,
+        cell_share=cell_share,
+    )
+
+
 EVERYDAY: dict[str, Preset] = {
-    "fast": Preset(None, (1, 6, 13), least_frames=0.6, inner_merging=False),
-    "quality": Preset(None, (3, 10, 16), least_frames=0.8, inner_merging=False),
+    "fast": _everyday((1, 3), least_frames=0.6, cell_share=0.5),
+    "quality": _everyday((3, 10, 16), least_frames=0.8),
 }
 WITHOUT_PRESET: dict[Variant, Preset] = {
-    "default": Preset(None, (3, 10, 16), least_frames=0.7, inner_merging=False),
+    "default": _everyday((3, 10, 16), least_frames=0.55),
     # Where the published method is asked for: Table 8's layers for MVBench, and no bound, which it does not have.
     "official": Preset(None, (6, 14, 20), inner_merging=False),
     "paper": Preset(None, (6, 14, 20), inner_merging=False),
@@ -127,7 +162,7 @@ def find_preset(name: str, retention: float | None) -> Preset:
         published = ", ".join(str(value) for value in sorted(rows))
         raise MethodError(
             f"preset {shown(name)} is published for retention {published}, got {shown(retention)}; "
-            "leave the preset out to have tau_seg chosen from the clip itself"
+            "leave the preset out for settings that need no tuning"
         )
     return rows[retention]
 
@@ -157,3 +192,13 @@ def scale_layers(layers: tuple[int, ...], encoder: EncoderShape) -> tuple[int, .
         scaled[number] = min(scaled[number], highest)
         highest = scaled[number] - 1
     return tuple(allowed[place] for place in scaled if place >= 0)
+
+
+def scale_score_layer(layer: int, encoder: EncoderShape) -> int:
+    """Carry the layer whose attention ranks tokens over to another encoder, as a share of the depth.
+
+    Of an encoder with attention windows it is the nearest layer that sees the whole grid, the later one of two.
+    """
+    share = min(encoder.depth - 1, round(layer * encoder.depth / REFERENCE_DEPTH))
+    allowed = range(encoder.depth) if encoder.global_layers is None else encoder.global_layers
+    return min(allowed, key=lambda found: (abs(found - share), -found))

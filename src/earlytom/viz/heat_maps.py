@@ -46,7 +46,10 @@ class HeatMap:
     def of(cls, name: str, clip: VideoTrace) -> HeatMap:
         """From the trace of a clip. Raises `EarlyTomError` where its method did not look at attention."""
         if clip.attention is None:
-            raise EarlyTomError(f"{name}: the method did not look at the attention, so there is nothing to draw")
+            raise EarlyTomError(
+                f"{name}: the method did not look at the attention, so there is nothing to draw; one that does is "
+                "earlytom:frame_merging=false,ranked_by=attention"
+            )
         return cls(name=name, attention=clip.attention.detach().float().cpu().numpy(), columns=clip.grid.columns)
 
     @property

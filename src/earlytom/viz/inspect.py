@@ -1,4 +1,4 @@
-"""The picture of one clip: frames with the dropped tokens dimmed, segments, and the attention that decided.
+"""The picture of one clip: frames with the dropped tokens dimmed, segments, and the attention where it decided.
 
 Top: every temporal grid that is left (what the vision encoder takes as one: a frame, in the Qwen families a pair of
 them), by the sampled frames of a representative input grid, side by side. A bar over the tiles shows their segment.
