@@ -34,7 +34,7 @@ from torch import Tensor
 from _harness import Outcome, Variant
 from earlytom import compress
 from earlytom.methods.base import Method
-from earlytom.trace import Stopwatch
+from earlytom.trace import Stopwatch, VideoTrace
 from reference.published_earlytom import PublishedSettings, published_generate
 
 STAGES = ("encoder", "received", "merging", "projection", "selection", "assembly", "prefill", "rest")
@@ -75,8 +75,14 @@ def ours(model: Any, inputs: dict[str, Tensor], method: Method) -> Variant:
         video = trace.videos[0]
         layers, left = [merge.layer for merge in video.merges], [merge.grids_after for merge in video.merges]
         details = _details(model, inputs, video.grid.frames, layers, left, video.tokens)
-        found = [merge.details["tau_seg"] for merge in video.merges if "tau_seg" in merge.details]
-        thresholds = [round(float(str(threshold)), 4) for threshold in found]
+        found = [merge.details.get("tau_seg") for merge in video.merges]
+        thresholds = [round(float(str(threshold)), 4) for threshold in found if threshold is not None]
+        if video.cells is not None:
+            spared = _spared_by_cells(video, len(model.model.vision_tower.encoder.layers))
+            details |= {
+                "cells_after": {str(video.cells.layer): video.cells.cells_after},
+                "encoder_share": round(details["encoder_share"] - spared, 4),
+            }
         return stages, details | {"method": trace.method, "tau_seg": thresholds}
 
     return Variant(call, read)
@@ -101,9 +107,18 @@ def published(model: Any, inputs: dict[str, Tensor], settings: PublishedSettings
     return Variant(call, read)
 
 
+def _spared_by_cells(video: VideoTrace, depth: int) -> float:
+    """The share of the encoder's frame-layers that the cells spared which did not go on; no merge lies behind them."""
+    cells = video.cells
+    if cells is None:
+        return 0.0
+    gone = 1.0 - cells.cells_after / cells.cells_before
+    return gone * video.temporal_grids_left * (depth - 1 - cells.layer) / (video.grid.frames * depth)
+
+
 def _details(
     model: Any, inputs: dict[str, Tensor], frames: int, layers: list[int], left: list[int], tokens: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Frames after each merge layer, the share of frame-layers that the encoder ran, and visual tokens kept."""
     depth = len(model.model.vision_tower.encoder.layers)
     boundaries = [-1, *layers, depth - 1]

@@ -12,7 +12,7 @@ from earlytom.bench.load import closed_loop, model_callers
 from earlytom.bench.roofline import call_stage, measure_rooflines
 from earlytom.bench.work import count_work
 
-QUARTER = "earlytom:retention=0.25"
+QUARTER = "earlytom:retention=0.25,ranked_by=attention"
 CEILINGS = Ceilings(flops=1e15, bandwidth=1e12, dtype="float32", side=8, copied=64, repeats=1)
 
 

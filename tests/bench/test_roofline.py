@@ -13,7 +13,7 @@ from earlytom.bench.ceilings import Ceilings
 from earlytom.bench.roofline import PARTS, StageBound, measure_rooflines, plain_results, roofline_tables, stage_times
 from earlytom.errors import EarlyTomError
 
-METHODS = {"none": "none", "earlytom": "earlytom:retention=0.25"}
+METHODS = {"none": "none", "earlytom": "earlytom:retention=0.25,ranked_by=attention"}
 # So fast that arithmetic never counts, and memory alone makes the bounds.
 MEMORY = Ceilings(flops=1e30, bandwidth=1e6, dtype="float32", side=8, copied=64, repeats=1)
 
@@ -68,7 +68,7 @@ def test_dropping_tokens_lowers_the_bound_of_the_prefill(found) -> None:
 
 
 def test_times_of_stages_add_up_to_the_first_token(model) -> None:
-    with earlytom.compress(model, "earlytom:retention=0.25") as trace, torch.no_grad():
+    with earlytom.compress(model, "earlytom:retention=0.25,ranked_by=attention") as trace, torch.no_grad():
         model.generate(**batch([[clip(12)]]), do_sample=False, max_new_tokens=2)
     times = stage_times(trace.last)
     assert sum(times.values()) == pytest.approx(trace.last.milliseconds["ttft"])

@@ -151,7 +151,7 @@ def test_inference_mode_changes_nothing(attention) -> None:
 
 def test_the_stages_of_a_call_read_their_weights_once() -> None:
     model, inputs = tiny_model(), batch([[clip(12)]])
-    with earlytom.compress(model, "earlytom:retention=0.25") as trace:
+    with earlytom.compress(model, "earlytom:retention=0.25,ranked_by=attention/change") as trace:
         work = counted(
             lambda: model.generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False), call_stage
         )

@@ -58,7 +58,7 @@ def test_tables_and_files(tmp_path: Path) -> None:
 
 
 def test_accuracy_of_an_evaluation_fills_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {field.name: 0 for field in dataclasses.fields(Row)} | {"skill": "all", "form": "any"}
+    row = {field.name: 0 for field in dataclasses.fields(Row)} | {"skill": "all", "form": "any", "mix": "even"}
     rows = [
         row | {"method": "none", "retention": 1.0, "accuracy": 0.9},
         row | {"method": "earlytom", "retention": 0.25, "accuracy": 0.8},

@@ -50,7 +50,7 @@ class SimilarityTables:
         self._own = own
         parts = [packed_frame_similarity(clips, spans)] if clips else []
         parts += [token_similarity(features).to(parts[0].device) for features in clips] if own else []
-        self._copy = HostCopy(torch.cat(parts)) if clips else None
+        self._copy = HostCopy(parts[0] if len(parts) == 1 else torch.cat(parts)) if clips else None
 
     def read(self) -> list[tuple[Tensor | FrameSimilarity, Tensor | None]]:
         """For each clip, on the host: [N, N] float32 or what is known of it, and [N] float32 where it was asked for."""
