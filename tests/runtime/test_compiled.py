@@ -230,7 +230,7 @@ def test_a_compiled_model_that_the_block_was_not_told_of_says_what_to_pass() -> 
     model, inputs = tiny_model(), batch([[clip(12, 0)]])
     with (
         torch.no_grad(),
-        earlytom.compress(model, METHOD),
+        earlytom.compress(model, f"{METHOD},ranked_by=attention"),  # which is taken by hooks
         pytest.raises(earlytom.ModelError, match=r"or give the compiled one to earlytom\.compress"),
     ):
         wrapped(model, Backend())(**inputs)
