@@ -87,11 +87,11 @@ def test_tokens_and_operations_of_qwen2_5_vl_at_768_frames(qwen) -> None:
 
 
 def test_table_7_s_setting_of_qwen2_5_vl_at_15_percent(qwen) -> None:
-    """Budget, layers and operations: merging after 7, 15 and 23, ranking at 23 (methods.md 2.9)."""
+    """Budget, layers and operations: merging after 7, 15 and 23, ranking at 23 (methods.md 2.9), as in the paper."""
     inputs = sizes.packed_inputs(qwen, 384, 168, 280)
     host = open_model(qwen)
     grid = host.open(inputs).grids[0]
-    method = earlytom.EarlyTom(retention=0.15)
+    method = earlytom.EarlyTom(retention=0.15, compat="paper")
     plan = method.encoder_plan(host.shape)
     assert (method.budget(grid), plan.merge_layers, plan.attention_layer) == (3456, (7, 15, 23), 23)
     one = sizes.packed_inputs(qwen, 1, 168, 280)

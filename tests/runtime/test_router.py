@@ -90,11 +90,15 @@ def test_a_video_inside_a_compiled_call_is_never_passed_by() -> None:
     model, inputs = tiny_model(), batch([[clip(12, 0)]])
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager")
-    with torch.no_grad(), earlytom.compress(model, "earlytom:retention=0.25"):
+    with torch.no_grad(), earlytom.compress(model, "earlytom:retention=0.25,ranked_by=attention"):
         with pytest.raises(earlytom.ModelError, match=r"as it was before torch\.compile"):
             compiled(**inputs)
         with pytest.raises(earlytom.CompressionError, match="would not be compressed"):
             torch.compile(model.model, backend="eager")(**inputs)
+    with torch.no_grad(), earlytom.compress(model, "earlytom:retention=0.25") as trace:  # which takes nothing by hooks
+        compressed = compiled(**inputs).logits
+        assert torch.equal(compressed, model(**inputs).logits)
+    assert [call.videos[0].tokens for call in trace.calls] == [48, 48]
 
 
 @pytest.mark.parametrize("name", ["generate", "forward", "prepare_inputs_for_generation"])
