@@ -78,7 +78,8 @@ class EarlyTom(Method):
         compat: ``"default"``; ``"official"``: the authors' code, edges and rounding included; ``"paper"``: Algorithm 1
             read literally (see `earlytom.ops.merging`).
         preset: ``"fast"``, ``"quality"``, ``"paper"`` or a row of Table 8 by name (`earlytom.methods.presets`); it sets
-            ``tau_seg``, ``merge_layers``, ``least_frames`` and ``inner_merging`` where these are ``None``.
+            ``tau_seg``, ``merge_layers``, ``least_frames``, ``score_layer``, ``ranked_by``, ``cell_share`` and
+            ``inner_merging`` where these are ``None``.
         frame_merging: ``False`` leaves out stage I.
         weighted_merging: ``False`` merges pairs by the plain mean.
         decoupled_selection: ``False`` selects by the top-k in every temporal grid.
