@@ -101,7 +101,9 @@ def test_prepare_gives_what_compress_gives(model) -> None:
     assert torch.equal(model.generate(**prepared.arguments, do_sample=False, max_new_tokens=6), expected)
 
 
-@pytest.mark.parametrize("method", ["earlytom:merge_layers=2/4", "earlytom:merge_layers=1/3/6"])
+@pytest.mark.parametrize(
+    "method", ["earlytom:compat=paper,merge_layers=2/4", "earlytom:ranked_by=attention,score_layer=6"]
+)
 def test_a_window_layer_cannot_rank_tokens(model, method) -> None:
     with pytest.raises(earlytom.MethodError, match=r"stays inside windows.*1, 3, 5, 7"):
         earlytom.prepare(model, batch([[clip(12, 0)]]), method)
@@ -110,7 +112,7 @@ def test_a_window_layer_cannot_rank_tokens(model, method) -> None:
 def test_methods_choose_layers_that_see_the_whole_frame(model) -> None:
     shape = open_model(model).shape
     assert shape.global_layers == (1, 3, 5, 7)
-    assert earlytom.EarlyTom().encoder_plan(shape).attention_layer in shape.global_layers
+    assert earlytom.EarlyTom(ranked_by=("attention",)).encoder_plan(shape).attention_layer in shape.global_layers
 
 
 def test_an_encoder_of_windows_alone_is_refused() -> None:
@@ -124,7 +126,8 @@ def test_an_encoder_of_windows_alone_is_refused() -> None:
 def test_a_clip_of_768_frames_and_23040_tokens_runs() -> None:
     """384 temporal grids of 60 tokens, as in Table 7's setting; the model itself is tiny."""
     model, inputs = build(), batch([[clip(384, 0, rows=12, columns=20)]])
-    with torch.no_grad(), earlytom.compress(model, "earlytom:retention=0.15,inner_merging=true") as trace:
+    method = "earlytom:retention=0.15,inner_merging=true,least_frames=0.15,tau_seg=0.3"
+    with torch.no_grad(), earlytom.compress(model, method) as trace:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=2)
     (shown,) = trace.videos
     assert (shown.grid.frames, shown.grid.tokens, shown.tokens) == (384, 23040, 3456)
