@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from earlytom.ops.redundancy import center_similarity
+from earlytom.ops.redundancy import center_similarity, novelty_in_time
 from earlytom.ops.similarity import paired_cosines
 
 __all__ = ["over_mean", "relative_change", "relative_contrast"]
@@ -56,13 +56,14 @@ def relative_change(features: Tensor, cells: Tensor | None = None, places: int |
     Returns:
         [N, K] float32, at least 0; 1 everywhere where nothing changes, or nothing can be compared.
     """
-    grids, tokens = features.shape[:2]
     if cells is None:
-        cells, places = torch.arange(tokens, device=features.device).expand(grids, tokens), tokens
-    before = _newest_before(cells, places or tokens)
-    found = before >= 0
-    earlier = features.flatten(0, 1).index_select(0, before.clamp_min(0).flatten()).view_as(features)
-    change = 1.0 - paired_cosines(features, earlier)
+        change = novelty_in_time(features)
+        found = change.isfinite()
+    else:
+        before = _newest_before(cells, places or features.shape[1])
+        found = before >= 0
+        earlier = features.flatten(0, 1).index_select(0, before.clamp_min(0).flatten()).view_as(features)
+        change = 1.0 - paired_cosines(features, earlier)
     change = torch.where(found & (change > _ROUNDING), change, 0.0)
     mean = change.sum() / found.sum().clamp_min(1)
     return torch.where(found & (mean > 0), change / mean.clamp_min(_LEAST), 1.0)
